@@ -1,0 +1,4 @@
+pub mod authority;
+pub mod key_id;
+pub mod random;
+pub mod secret;
