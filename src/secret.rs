@@ -27,6 +27,18 @@ impl Secret {
         std::mem::take(&mut *self.0)
     }
 
+    /// The bytes in clear, wiped when the last reference is dropped.
+    #[must_use]
+    pub fn into_bytes(self) -> bytes::Bytes {
+        struct Owner(Secret);
+        impl AsRef<[u8]> for Owner {
+            fn as_ref(&self) -> &[u8] {
+                self.0.expose()
+            }
+        }
+        bytes::Bytes::from_owner(Owner(self))
+    }
+
     /// Number of bytes.
     #[must_use]
     pub fn len(&self) -> usize {

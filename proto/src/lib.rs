@@ -11,6 +11,9 @@
 //! field out (`22 05 0a 03 61 2e 62`), Go writes it (`22 07 0a 03 61 2e 62 12 00`). Both read
 //! both.
 
+#[cfg(feature = "client")]
+pub mod client;
+
 /// The plugin interface: `Status`, `Encrypt`, `Decrypt`.
 ///
 /// Messages with a seed in clear print `<redacted>` in its place.
@@ -49,7 +52,7 @@ mod tests {
     fn messages_with_a_seed_do_not_print_it() {
         let seed = b"seed-in-clear".to_vec();
         let request = EncryptRequest { plaintext: seed.clone(), uid: "u".into() };
-        let response = DecryptResponse { plaintext: seed };
+        let response = DecryptResponse { plaintext: seed.into() };
         for printed in [format!("{request:?}"), format!("{response:?}")] {
             assert!(printed.contains("<redacted>") && !printed.contains("115, 101"), "{printed}");
         }

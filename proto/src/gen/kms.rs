@@ -39,8 +39,8 @@ pub struct DecryptRequest {
 #[prost(skip_debug)]
 pub struct DecryptResponse {
     /// The plaintext given to Encrypt: a seed of 32 bytes.
-    #[prost(bytes = "vec", tag = "1")]
-    pub plaintext: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "bytes", tag = "1")]
+    pub plaintext: ::prost::bytes::Bytes,
 }
 /// A seed in clear.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -1,0 +1,69 @@
+//! The HTTP client for etcd and kube-apiserver.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+
+/// A server and how to speak to it.
+#[derive(Debug, Clone)]
+pub(crate) struct Http {
+    agent: ureq::Agent,
+    base: String,
+    token: Option<String>,
+}
+
+/// A status and the body.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: String,
+}
+
+impl Http {
+    /// A server on 127.0.0.1; with TLS if a certificate to trust is given.
+    pub(crate) fn new(port: u16, trusted: Option<&[u8]>, token: Option<String>) -> Self {
+        let mut config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(Duration::from_secs(30)));
+        let scheme = match trusted {
+            None => "http",
+            Some(certificate) => {
+                let roots = vec![Certificate::from_der(certificate).to_owned()];
+                let roots = RootCerts::new_with_certs(&roots);
+                config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
+                "https"
+            }
+        };
+        Self { agent: config.build().into(), base: format!("{scheme}://127.0.0.1:{port}"), token }
+    }
+
+    /// Sends a request; an error is a connection that failed.
+    pub(crate) fn send(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Answer, String> {
+        let mut request =
+            ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.base));
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let sent = match body {
+            Some(body) => {
+                let request = request.header("content-type", "application/json");
+                let request = request.body(body.to_string()).map_err(|e| e.to_string())?;
+                self.agent.run(request)
+            }
+            None => self.agent.run(request.body(()).map_err(|error| error.to_string())?),
+        };
+        let mut answer = sent.map_err(|error| error.to_string())?;
+        let body = answer
+            .body_mut()
+            .with_config()
+            .limit(64 << 20)
+            .read_to_string()
+            .map_err(|error| error.to_string())?;
+        Ok(Answer { status: answer.status().as_u16(), body })
+    }
+}

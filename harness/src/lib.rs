@@ -1,0 +1,43 @@
+//! Real parts for tests of KMS v2 plugins.
+//!
+//! Each part is a process of its own with a directory of its own, on a port that was free, ready when
+//! it says so, killed when dropped; its logs stay if the test fails. Everything blocks, so that a test
+//! reads from top to bottom.
+//!
+//! ```no_run
+//! use kleidi_harness::{ApiServer, Etcd, Plugin, SoftHsm, Stage};
+//!
+//! let stage = Stage::new("example");
+//! let token = SoftHsm::with_key(&stage, "token", "kek", 1).unwrap();
+//! let plugin = Plugin::new(&stage, "plugin", &token).start();
+//! let etcd = Etcd::start(&stage).unwrap();
+//! let apiserver = ApiServer::new(&stage, "apiserver", "1.37.2", &etcd).unwrap().encrypt_with("kms", &plugin.socket());
+//! let apiserver = apiserver.start();
+//! apiserver.create_secret("one", "hunter2");
+//! assert!(etcd.get("/registry/secrets/default/one").unwrap().starts_with(b"k8s:enc:kms:v2:kms:"));
+//! ```
+//!
+//! The plugin runs as a process, never as a library, so the harness serves for any plugin.
+//!
+//! **A test that could not run is not a pass**: where a component is missing, [`components`] says so
+//! on standard error and returns nothing, and with `CI=true` it fails the test.
+
+pub mod components;
+mod apiserver;
+mod etcd;
+mod http;
+mod plugin;
+mod poll;
+mod process;
+mod softhsm;
+mod stage;
+mod stored;
+
+pub use apiserver::{ApiError, ApiServer, ApiServerConfig};
+pub use etcd::Etcd;
+pub use plugin::{Client, Plugin, PluginConfig, binary, mutant, wait_healthy};
+pub use poll::{eventually, within};
+pub use process::{Process, free_port};
+pub use softhsm::{SoftHsm, random_key};
+pub use stage::Stage;
+pub use stored::Stored;

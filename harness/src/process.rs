@@ -1,0 +1,145 @@
+//! A child process with its logs.
+
+use std::fs::File;
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::Stage;
+use crate::poll::eventually;
+
+/// A running process; killed when dropped.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    log: PathBuf,
+    status: Option<ExitStatus>,
+}
+
+impl Process {
+    /// Starts `command`; what it prints goes to `<name>.log` on the stage, behind what is there.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be started.
+    #[must_use]
+    #[allow(clippy::panic, reason = "without the process there is no test")]
+    pub fn spawn(stage: &Stage, name: &str, command: &mut Command) -> Self {
+        let log = stage.path(&format!("{name}.log"));
+        let spawn = || -> io::Result<Child> {
+            let out = File::options().create(true).append(true).open(&log)?;
+            command
+                .stdin(Stdio::null())
+                .stdout(out.try_clone()?)
+                .stderr(out)
+                // A signal to the tests' terminal must not end it before the test has seen why.
+                .process_group(0)
+                .spawn()
+        };
+        let mut spawn = spawn;
+        match spawn() {
+            Ok(child) => Self { name: name.to_owned(), child, log, status: None },
+            Err(error) => panic!("cannot start {name} ({command:?}): {error}"),
+        }
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// All it has printed so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read(&self.log)
+            .map(|log| String::from_utf8_lossy(&log).into_owned())
+            .unwrap_or_default()
+    }
+
+    /// Its exit status, if it has ended.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        if self.status.is_none() {
+            self.status = self.child.try_wait().ok().flatten();
+        }
+        self.status
+    }
+
+    /// Sends a signal; that it has ended already is no error.
+    pub fn signal(&self, signal: Signal) {
+        if let Ok(pid) = i32::try_from(self.child.id()) {
+            let _ = kill(Pid::from_raw(pid), signal);
+        }
+    }
+
+    /// Waits for its end: the exit code, or 128 and the signal.
+    ///
+    /// # Panics
+    ///
+    /// If it does not end within a minute.
+    pub fn wait(&mut self) -> i32 {
+        let what = format!("the end of {}", self.name);
+        let status = eventually(&what, || self.ended().ok_or_else(|| "it runs".to_owned()));
+        status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub fn terminate(&mut self) -> i32 {
+        self.signal(Signal::SIGTERM);
+        self.wait()
+    }
+
+    /// SIGKILL, and waits for the end.
+    pub fn kill(&mut self) -> i32 {
+        self.signal(Signal::SIGKILL);
+        self.wait()
+    }
+
+    /// Waits until `ready` gives a value.
+    ///
+    /// # Panics
+    ///
+    /// With the end of its log, if it ends first or is not ready in a minute.
+    #[allow(clippy::panic, reason = "without the process there is no test")]
+    pub fn wait_ready<T>(&mut self, mut ready: impl FnMut() -> Result<T, String>) -> T {
+        let what = format!("{} to be ready", self.name);
+        eventually(&what, || {
+            if let Some(status) = self.ended() {
+                panic!("{} ended ({status}):\n{}", self.name, tail(&self.log()));
+            }
+            ready().map_err(|seen| format!("{seen}\n{}", tail(&self.log())))
+        })
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // A stopped process gets the signal, too.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn tail(log: &str) -> &str {
+    let start = log.len().saturating_sub(3000);
+    let start = (start..log.len()).find(|at| log.is_char_boundary(*at)).unwrap_or(log.len());
+    &log[start..]
+}
+
+/// A TCP port of 127.0.0.1 that was free a moment ago.
+///
+/// # Panics
+///
+/// If there is none.
+#[must_use]
+#[allow(clippy::expect_used, reason = "without a port there is no test")]
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    listener.local_addr().expect("a bound socket has an address").port()
+}

@@ -1,0 +1,306 @@
+//! `kleidi init`: makes the token, its PINs and a key where they are missing.
+//!
+//! May be run again at any time, killed at any point and run twice at once: each step looks first
+//! whether it has been done, PINs are on the disk before the token knows them, and a lock on the PIN
+//! file's directory lets one in at a time. Nothing that exists is changed.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cryptoki::error::{Error, RvError};
+use cryptoki::mechanism::Mechanism;
+use cryptoki::object::{Attribute, ObjectClass};
+use cryptoki::session::{Session, UserType};
+use cryptoki::slot::{Slot, TokenInfo};
+use cryptoki::types::AuthPin;
+use zeroize::Zeroizing;
+
+use super::class::describe;
+use super::keys::{self, Attributes};
+use super::module::{Module, find_token, unavailable};
+use super::session::{Failure, Tools};
+use super::{PinSource, Settings};
+use crate::backend::{BackendError, ErrorKind};
+use crate::random::Random;
+use crate::secret::Secret;
+
+/// `CKA_ID` of a first key, unless another is asked for.
+const FIRST_KEY_ID: &[u8] = &[1];
+
+/// Characters of a generated PIN; without those that are read as another.
+const PIN_ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+
+/// Length of a generated PIN: 120 bits.
+const PIN_LENGTH: usize = 24;
+
+/// How often the token is looked for before it is called missing: with SoftHSM 2.6.1 it can be
+/// invisible for a moment while another process logs in, and a second token of the same name would
+/// be a mess.
+const TRIES: u32 = 5;
+
+/// What to create beyond the settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Where the security officer's PIN is, or is put if a token has to be made.
+    pub so_pin_file: PathBuf,
+    /// `CKA_ID` of the key to have; without one, any key with the label will do.
+    pub key_id: Option<Vec<u8>>,
+}
+
+/// What was there and what was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// Label and serial number of the token.
+    pub token: String,
+    /// The token was made.
+    pub token_created: bool,
+    /// The PIN was generated, into the file of the settings.
+    pub pin_created: bool,
+    /// The key was made; `false` if it was there, untouched.
+    pub key_created: bool,
+}
+
+/// Makes what is missing.
+pub fn create(
+    settings: &Settings,
+    options: &Options,
+    random: Arc<dyn Random>,
+) -> Result<Report, BackendError> {
+    let PinSource::File(pin_file) = &settings.pin else {
+        return Err(BackendError::new(
+            ErrorKind::Misconfigured,
+            "create a token",
+            "the configuration is the Go kleidi's, with the PIN in it",
+        )
+        .advise("write a configuration of this version first (pinFile)"));
+    };
+    let _alone = lock_directory(pin_file)?;
+    let module = Module::load(&settings.module, Arc::clone(&random))?;
+    let creation = Creation { settings, options, pin_file, module: &module, random: &*random };
+    creation.run()
+}
+
+struct Creation<'a> {
+    settings: &'a Settings,
+    options: &'a Options,
+    pin_file: &'a Path,
+    module: &'a Module,
+    random: &'a dyn Random,
+}
+
+impl Creation<'_> {
+    fn run(&self) -> Result<Report, BackendError> {
+        let found = self.look_for_token()?;
+        let (token_created, had_pin) = (found.is_none(), self.pin_file.exists());
+        let (slot, info) = match found {
+            Some(found) => found,
+            None => self.create_token()?,
+        };
+        if !info.user_pin_initialized() {
+            self.set_pin(slot)?;
+        }
+        let pin_created = !had_pin;
+        let session = self.open(slot, UserType::User, &self.pin(self.pin_file)?)?;
+        let key_created = self.create_key(&session)?;
+        let token = format!("{:?}, serial {}", info.label(), info.serial_number());
+        Ok(Report { token, token_created, pin_created, key_created })
+    }
+
+    /// The token, or `None` if there certainly is none.
+    fn look_for_token(&self) -> Result<Option<(Slot, TokenInfo)>, BackendError> {
+        for _ in 0..TRIES {
+            self.module.initialise()?;
+            match find_token(self.module.context(), &self.settings.token) {
+                Ok(found) => return Ok(Some(found)),
+                Err(error) if error.kind == ErrorKind::Unavailable => {}
+                Err(error) => return Err(error),
+            }
+            self.module.finalise();
+            std::thread::park_timeout(self.random.jitter(std::time::Duration::from_millis(50)));
+        }
+        self.module.initialise()?;
+        Ok(None)
+    }
+
+    fn create_token(&self) -> Result<(Slot, TokenInfo), BackendError> {
+        let selector = &self.settings.token;
+        let fail = |kind, reason: &str| {
+            BackendError::new(kind, format!("create {selector}"), reason.to_owned())
+        };
+        let label = match (&selector.label, &selector.serial) {
+            (Some(label), None) => label,
+            (_, Some(_)) => {
+                let why = "it is not there, and a serial number cannot be chosen";
+                return Err(fail(ErrorKind::Misconfigured, why)
+                    .advise("remove the serial number from the configuration"));
+            }
+            (None, None) => {
+                return Err(fail(ErrorKind::Misconfigured, "the configuration names no label"));
+            }
+        };
+        let context = self.module.context();
+        let slots = context
+            .get_slots_with_token()
+            .map_err(|error| unavailable("list the slots".to_owned(), &error))?;
+        let blank = |slot: &Slot| {
+            context.get_token_info(*slot).is_ok_and(|info| !info.token_initialized())
+        };
+        let Some(slot) = slots.into_iter().find(blank) else {
+            let why = "there is no slot with a blank token";
+            return Err(fail(ErrorKind::Misconfigured, why)
+                .advise("initialise the token with the vendor's tools"));
+        };
+        // Both PINs are on the disk before the token knows them: whoever is killed in between goes
+        // on with the same ones.
+        self.make_pin(&self.options.so_pin_file)?;
+        self.make_pin(self.pin_file)?;
+        let so_pin = self.pin(&self.options.so_pin_file)?;
+        context
+            .init_token(slot, &so_pin, label)
+            .map_err(|error| unavailable(format!("create {selector}"), &error))?;
+        // SoftHSM gives the token another slot, which shows after the next initialisation.
+        self.module.finalise();
+        self.module.initialise()?;
+        find_token(context, selector)
+    }
+
+    /// Gives the user a PIN, as security officer.
+    fn set_pin(&self, slot: Slot) -> Result<(), BackendError> {
+        let so_pin = self.pin(&self.options.so_pin_file).map_err(|error| {
+            error.advise("the token has no user PIN yet, and only the security officer can set it")
+        })?;
+        self.make_pin(self.pin_file)?;
+        let pin = self.pin(self.pin_file)?;
+        let session = self.open(slot, UserType::So, &so_pin)?;
+        session
+            .init_pin(&pin)
+            .map_err(|error| unavailable("set the user PIN".to_owned(), &error))?;
+        let _ = session.logout();
+        Ok(())
+    }
+
+    fn open(
+        &self,
+        slot: Slot,
+        user: UserType,
+        pin: &AuthPin,
+    ) -> Result<Session, BackendError> {
+        let session = self
+            .module
+            .context()
+            .open_rw_session(slot)
+            .map_err(|error| unavailable("open a session for writing".to_owned(), &error))?;
+        match session.login(user, Some(pin)) {
+            Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(session),
+            Err(error) => {
+                let attempted = "log in to the token";
+                Err(BackendError::new(ErrorKind::Credentials, attempted, describe(&error))
+                    .advise("is the PIN in the file that of this token?"))
+            }
+        }
+    }
+
+    /// Makes the key unless it is there; says whether it was made.
+    fn create_key(&self, session: &Session) -> Result<bool, BackendError> {
+        let selector = &self.settings.key;
+        let wanted = self.options.key_id.as_ref().or(selector.id.as_ref());
+        let found = self.find_keys(session)?;
+        let same = |attributes: &Attributes| {
+            wanted.is_none_or(|id| keys::same_id(id, &attributes.id))
+        };
+        if found.iter().any(same) {
+            return Ok(false);
+        }
+        let id = wanted.map_or(FIRST_KEY_ID, Vec::as_slice);
+        let label = selector.label.as_deref().unwrap_or("kek");
+        session
+            .generate_key(&Mechanism::AesKeyGen, &template(label, id))
+            .map(|_| true)
+            .map_err(|error| unavailable(format!("create an {selector}"), &error))
+    }
+
+    fn find_keys(&self, session: &Session) -> Result<Vec<Attributes>, BackendError> {
+        let selector = &self.settings.key;
+        let tools = Tools::new(self.module.calls(), session, self.random);
+        let id = self.options.key_id.as_deref().or(selector.id.as_deref());
+        keys::find(&tools, selector.label.as_deref(), id)
+            .and_then(|found| {
+                let read = |handle| Attributes::read(session, handle).map_err(Failure::Code);
+                found.into_iter().map(read).collect()
+            })
+            .map_err(|failure| failure.explain("look for the key"))
+    }
+
+    fn pin(&self, file: &Path) -> Result<AuthPin, BackendError> {
+        let pin = PinSource::File(file.to_owned()).read()?;
+        match String::from_utf8(pin.into_exposed()) {
+            Ok(pin) => Ok(AuthPin::from(pin)),
+            Err(error) => {
+                drop(Zeroizing::new(error.into_bytes()));
+                let attempted = format!("read the PIN from {}", file.display());
+                Err(BackendError::new(ErrorKind::Misconfigured, attempted, "it is not UTF-8"))
+            }
+        }
+    }
+
+    /// Generates a PIN into `file` unless there is one.
+    fn make_pin(&self, file: &Path) -> Result<(), BackendError> {
+        if file.exists() {
+            return Ok(());
+        }
+        let fail = |reason: String| {
+            let attempted = format!("put a PIN into {}", file.display());
+            BackendError::new(ErrorKind::Misconfigured, attempted, reason)
+        };
+        let mut bytes = Zeroizing::new([0; PIN_LENGTH]);
+        self.random.fill(&mut *bytes).map_err(|error| fail(error.to_string()))?;
+        let pin = bytes.iter().map(|byte| PIN_ALPHABET[usize::from(byte % 32)]).collect::<Vec<_>>();
+        write_private(file, &Secret::from(pin)).map_err(|error| fail(error.to_string()))
+    }
+}
+
+/// All flags are stated: the defaults differ between modules, and some are readable keys.
+fn template(label: &str, id: &[u8]) -> Vec<Attribute> {
+    vec![
+        Attribute::Class(ObjectClass::SECRET_KEY),
+        Attribute::ValueLen(32.into()),
+        Attribute::Label(label.as_bytes().to_vec()),
+        Attribute::Id(id.to_vec()),
+        Attribute::Token(true),
+        Attribute::Private(true),
+        Attribute::Sensitive(true),
+        Attribute::Extractable(false),
+        Attribute::Encrypt(true),
+        Attribute::Decrypt(true),
+        Attribute::Wrap(false),
+        Attribute::Unwrap(false),
+        Attribute::Sign(false),
+        Attribute::Verify(false),
+        Attribute::Derive(false),
+    ]
+}
+
+/// Held for the whole creation; gone with the process.
+fn lock_directory(pin_file: &Path) -> Result<File, BackendError> {
+    let directory = pin_file.parent().unwrap_or(Path::new("/"));
+    File::open(directory).and_then(|file| file.lock().map(|()| file)).map_err(|error| {
+        let attempted = format!("lock the directory {}", directory.display());
+        BackendError::new(ErrorKind::Misconfigured, attempted, error.to_string())
+    })
+}
+
+/// A new file with mode 0600: whole or not there at all, even after a power cut.
+fn write_private(file: &Path, content: &Secret) -> io::Result<()> {
+    let mut name = file.as_os_str().to_owned();
+    name.push(".new");
+    let temporary = PathBuf::from(name);
+    let _ = fs::remove_file(&temporary);
+    let mut out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+    out.write_all(content.expose())?;
+    out.sync_all()?;
+    fs::rename(&temporary, file)?;
+    File::open(file.parent().unwrap_or(Path::new("/")))?.sync_all()
+}

@@ -1,0 +1,278 @@
+//! The keys on the token that are ours: how they are found, which one is current, what is refused.
+//!
+//! The rule, which an operator has to be able to predict:
+//!
+//! 1. Ours are all AES keys on the token that have the configured **label**.
+//! 2. The **current** key is the one with the highest `CKA_ID`, read as a number, among those that may
+//!    encrypt and are not weak; or the one with the configured `CKA_ID`, if one is configured.
+//! 3. All others unwrap, whatever their flags: what they once wrapped stays readable.
+//! 4. A key that is damaged, or two keys that claim to be the current one, are an outage: not a reason
+//!    to take another key.
+
+use std::sync::Arc;
+
+use cryptoki::object::{Attribute, KeyType, ObjectClass, ObjectHandle};
+
+use super::session::{Failure, Tools};
+use crate::backend::{BackendError, ErrorKind, KeySet};
+use crate::key_id::{Fingerprint, KeyId, Version};
+
+mod attributes;
+mod check;
+mod loaded;
+
+pub(super) use attributes::Attributes;
+use attributes::order;
+use check::Verdict;
+pub(super) use loaded::LoadedKey;
+
+/// Which keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeySelector {
+    /// Label of all our keys. Without one, `id` alone selects a single key.
+    pub label: Option<String>,
+    /// `CKA_ID` of the key that shall wrap, instead of the highest.
+    pub id: Option<Vec<u8>>,
+    /// Wrap with keys that are readable, extractable or not private, too.
+    pub allow_weak: bool,
+}
+
+impl std::fmt::Display for KeySelector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (&self.label, &self.id) {
+            (Some(label), None) => write!(f, "AES key with label {label:?}"),
+            (Some(label), Some(id)) => {
+                write!(f, "AES key with label {label:?} and CKA_ID {}", crate::key_id::hex(id))
+            }
+            (None, id) => {
+                let id = id.as_deref().unwrap_or_default();
+                write!(f, "AES key with CKA_ID {}", crate::key_id::hex(id))
+            }
+        }
+    }
+}
+
+/// What is known of something, as label and value.
+pub(super) type Facts = Arc<[(&'static str, String)]>;
+
+/// A key that neither wraps nor unwraps.
+struct Unused {
+    attributes: Attributes,
+    why: String,
+    /// It may have been the current key once: then no other takes its place.
+    damaged: bool,
+}
+
+/// Our keys as one session has found them.
+#[derive(Debug)]
+pub(super) struct Keyring {
+    /// Newest first; without the unused ones.
+    keys: Vec<LoadedKey>,
+    /// Where the current key is, or why there is none. Others unwrap all the same.
+    current: Result<(usize, KeyId), BackendError>,
+    refused: Vec<String>,
+}
+
+impl Keyring {
+    /// Looks for our keys; tries those that `before` does not know as they are now.
+    pub(super) fn look(
+        tools: &Tools<'_>,
+        selector: &KeySelector,
+        before: Option<&Self>,
+    ) -> Result<Self, Failure> {
+        let mut keys: Vec<LoadedKey> = Vec::new();
+        let mut unused = Vec::new();
+        for handle in find(tools, selector.label.as_deref(), selector.id.as_deref())? {
+            let attributes = Attributes::read(tools.session, handle)?;
+            let known = before.and_then(|before| before.known(handle, &attributes));
+            if let Some(known) = known {
+                keys.push(known.clone());
+                continue;
+            }
+            match check::check(tools, handle, &attributes)? {
+                Verdict::Sound(fingerprint, check_value) => {
+                    let id = KeyId::new(fingerprint, Version::of_bytes(&attributes.id));
+                    let loaded = LoadedKey::load(tools, handle, attributes, Some(id), check_value)?;
+                    keys.push(loaded);
+                }
+                Verdict::OnlyDecrypts => {
+                    let check_value = "not comparable (the key may not encrypt)";
+                    keys.push(LoadedKey::load(tools, handle, attributes, None, check_value)?);
+                }
+                Verdict::Unusable(why) => unused.push(Unused { attributes, why, damaged: false }),
+                Verdict::Damaged(why) => unused.push(Unused { attributes, why, damaged: true }),
+            }
+        }
+        if let Some(before) = before {
+            let kept = |key: &&LoadedKey| !keys.iter().any(|now| now.handle == key.handle);
+            before.keys.iter().filter(kept).for_each(|key| key.discard(tools));
+        }
+        keys.sort_by(|a, b| order(&b.attributes.id).cmp(&order(&a.attributes.id)));
+        if keys.is_empty() && unused.is_empty() {
+            return Err(Failure::NoKeys(none_at_all(selector)));
+        }
+        let current = choose(&keys, &unused, selector);
+        let refused = match &current {
+            Ok((current, _)) => refused(&keys, &unused, selector, *current),
+            Err(_) => Vec::new(),
+        };
+        Ok(Self { keys, current, refused })
+    }
+
+    fn known(&self, handle: ObjectHandle, attributes: &Attributes) -> Option<&LoadedKey> {
+        self.keys.iter().find(|key| key.handle == handle && key.attributes == *attributes)
+    }
+
+    /// The key that wraps under this id.
+    pub(super) fn for_wrapping(&self, id: &KeyId) -> Option<&LoadedKey> {
+        self.keys.iter().find(|key| key.id.as_ref() == Some(id))
+    }
+
+    /// The keys that may have wrapped under this fingerprint: the one that has it, or else all that
+    /// cannot be told by their fingerprint.
+    pub(super) fn for_unwrapping(&self, wanted: Fingerprint) -> impl Iterator<Item = &LoadedKey> {
+        let has = move |key: &LoadedKey| key.id.as_ref().is_some_and(|id| id.fingerprint() == wanted);
+        let known = self.keys.iter().any(has);
+        self.keys.iter().filter(move |key| if known { has(key) } else { key.id.is_none() })
+    }
+
+    /// The key that wraps now, or why none does.
+    pub(super) fn current(&self) -> Result<&LoadedKey, BackendError> {
+        self.current.as_ref().map(|(at, _)| &self.keys[*at]).map_err(Clone::clone)
+    }
+
+    /// A key that can encrypt and decrypt, to tell bad data from a broken device.
+    pub(super) fn any_with_canary(&self) -> Option<&LoadedKey> {
+        self.keys.iter().find(|key| key.id.is_some())
+    }
+
+    /// All keys for the provider; an error if none is current.
+    pub(super) fn key_set(&self, token: &Facts) -> Result<KeySet, BackendError> {
+        let (current, id) = self.current.as_ref().map_err(Clone::clone)?;
+        let older = self.keys.iter().enumerate().filter(|(at, _)| at != current);
+        Ok(KeySet {
+            current: self.keys[*current].named(id.clone()),
+            older: older.filter_map(|(_, key)| Some(key.named(key.id.clone()?))).collect(),
+            refused: self.refused.clone(),
+            facts: Arc::clone(token),
+        })
+    }
+}
+
+/// All AES keys on the token with that label; with that id, where there is no label.
+pub(super) fn find(
+    tools: &Tools<'_>,
+    label: Option<&str>,
+    id: Option<&[u8]>,
+) -> Result<Vec<ObjectHandle>, Failure> {
+    let mut template = vec![
+        Attribute::Class(ObjectClass::SECRET_KEY),
+        Attribute::KeyType(KeyType::AES),
+        Attribute::Token(true),
+    ];
+    match (label, id) {
+        (Some(label), _) => template.push(Attribute::Label(label.as_bytes().to_vec())),
+        (None, id) => template.push(Attribute::Id(id.unwrap_or_default().to_vec())),
+    }
+    Ok(tools.session.find_objects(&template)?)
+}
+
+/// Whether two `CKA_ID`s are the same number.
+pub(super) fn same_id(a: &[u8], b: &[u8]) -> bool {
+    order(a) == order(b)
+}
+
+fn none_at_all(selector: &KeySelector) -> BackendError {
+    let attempted = format!("find an {selector}");
+    BackendError::new(ErrorKind::Misconfigured, attempted, "there is none on the token")
+        .advise("restore it, or create it with: kleidi init")
+}
+
+/// The index of the current key, by the rule above.
+fn choose(
+    keys: &[LoadedKey],
+    unused: &[Unused],
+    selector: &KeySelector,
+) -> Result<(usize, KeyId), BackendError> {
+    let fail = |kind, reason: String, advice: &'static str| {
+        BackendError::new(kind, format!("use an {selector}"), reason).advise(advice)
+    };
+    let pinned = |attributes: &Attributes| {
+        selector.id.as_ref().is_none_or(|id| order(id) == order(&attributes.id))
+    };
+    let candidates: Vec<(usize, &Attributes, &KeyId)> = keys
+        .iter()
+        .enumerate()
+        .filter(|(_, key)| pinned(&key.attributes) && unwilling(key, selector).is_none())
+        .filter_map(|(at, key)| Some((at, &key.attributes, key.id.as_ref()?)))
+        .collect();
+    let best = candidates.first().map(|(_, attributes, _)| order(&attributes.id));
+    if let Some(Unused { attributes, why, .. }) = unused.iter().find(|key| {
+        let id = &key.attributes.id;
+        key.damaged && pinned(&key.attributes) && best.is_none_or(|best| order(id) >= best)
+    }) {
+        let reason = format!("the key with {} cannot be trusted: {why}", attributes.name());
+        return Err(fail(ErrorKind::KeyDamaged, reason, "an older key is not taken instead"));
+    }
+    match candidates[..] {
+        [(only, _, id)] => Ok((only, id.clone())),
+        [] => {
+            let unwilling = keys
+                .iter()
+                .filter(|key| pinned(&key.attributes))
+                .filter_map(|key| Some((&key.attributes, unwilling(key, selector)?)));
+            let unused = unused.iter().map(|key| (&key.attributes, key.why.clone()));
+            let why: Vec<_> = unwilling
+                .chain(unused)
+                .map(|(attributes, why)| format!("{}: {why}", attributes.name()))
+                .collect();
+            let why = if why.is_empty() { "no such key".to_owned() } else { why.join("; ") };
+            Err(fail(
+                ErrorKind::Misconfigured,
+                format!("none on the token may wrap ({why})"),
+                "create one with: kleidi init --key-id",
+            ))
+        }
+        [(first, a, id), (_, b, _), ..] if order(&a.id) > order(&b.id) => Ok((first, id.clone())),
+        [(_, a, _), ..] => Err(fail(
+            ErrorKind::Misconfigured,
+            format!("several keys have {}", a.name()),
+            "give each key a CKA_ID of its own; the highest becomes the current one",
+        )),
+    }
+}
+
+/// Why a key does not wrap.
+fn unwilling(key: &LoadedKey, selector: &KeySelector) -> Option<String> {
+    if key.id.is_none() {
+        return Some("CKA_ENCRYPT is not set".to_owned());
+    }
+    if key.attributes.decrypt != Some(true) {
+        return Some("CKA_DECRYPT is not set".to_owned());
+    }
+    let weaknesses = key.attributes.weaknesses();
+    (!weaknesses.is_empty() && !selector.allow_weak).then(|| weaknesses.join(", "))
+}
+
+/// What the operator has to be told of the keys that are not used as they might be meant.
+fn refused(
+    keys: &[LoadedKey],
+    unused: &[Unused],
+    selector: &KeySelector,
+    current: usize,
+) -> Vec<String> {
+    let newer = |key: &&LoadedKey| {
+        order(&key.attributes.id) > order(&keys[current].attributes.id) && selector.id.is_none()
+    };
+    let not_current = keys.iter().filter(newer).filter_map(|key| {
+        let why = unwilling(key, selector)?;
+        Some(format!("the key with {} is newer but only unwraps: {why}", key.attributes.name()))
+    });
+    let unused = unused
+        .iter()
+        .map(|key| format!("the key with {} is not used: {}", key.attributes.name(), key.why));
+    let weak = keys[current].attributes.weaknesses().into_iter().map(|weakness| {
+        format!("the current key is weak, which allowWeakKeys accepts: {weakness}")
+    });
+    not_current.chain(unused).chain(weak).collect()
+}

@@ -1,0 +1,379 @@
+//! The PKCS#11 module of the process: loaded once, initialised anew when it has to be, never while
+//! another call is in it.
+//!
+//! Two facts of SoftHSM shape this file: C_Finalize during any other call crashes the process, and a
+//! token or object that was once unreadable stays dead until C_Finalize and C_Initialize (spec
+//! pkcs11-softhsm.md, sections 0 and 4). So every worker is *inside* ([`Module::enter`]) for the
+//! duration of its C calls, and re-initialising waits until nobody is.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
+use cryptoki::error::{Error, RvError};
+use cryptoki::session::{Session, UserType};
+use cryptoki::slot::{Slot, TokenInfo};
+use cryptoki::types::RawAuthPin;
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use tokio::time::Instant;
+
+use super::class::{Class, classify, describe};
+use super::keys::Facts;
+use super::pin::PinSource;
+use super::raw::CryptoCalls;
+use crate::backend::{BackendError, ErrorKind, KeySet};
+use crate::random::Random;
+use crate::secret::Secret;
+
+/// Which token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenSelector {
+    /// Label, without the blanks that pad it.
+    pub label: Option<String>,
+    /// Serial number, without the blanks that pad it.
+    pub serial: Option<String>,
+}
+
+impl std::fmt::Display for TokenSelector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (&self.label, &self.serial) {
+            (Some(label), Some(serial)) => write!(f, "token {label:?} with serial {serial}"),
+            (Some(label), None) => write!(f, "token {label:?}"),
+            (None, Some(serial)) => write!(f, "the token with serial {serial}"),
+            (None, None) => write!(f, "the only token"),
+        }
+    }
+}
+
+impl TokenSelector {
+    /// Whether it is this token.
+    pub(super) fn matches(&self, info: &TokenInfo) -> bool {
+        let same = |wanted: &Option<String>, found: &str| {
+            wanted.as_ref().is_none_or(|wanted| wanted.trim_end() == found.trim_end())
+        };
+        same(&self.label, info.label()) && same(&self.serial, info.serial_number())
+    }
+}
+
+/// Shortest time between two initialisations: they cost the token a login.
+const REINITIALISE_GAP: Duration = Duration::from_secs(1);
+
+/// How often the token is looked for before it is called missing, the first time: with SoftHSM 2.6.1
+/// a token can be invisible for a moment while another process logs in.
+const FIRST_TRIES: u32 = 5;
+
+/// Longest pause between two of these tries.
+const FIRST_TRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long re-initialising waits for calls that are in the module.
+const EXCLUSIVE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The module and what is shared by all workers.
+pub(super) struct Module {
+    context: Pkcs11,
+    calls: CryptoCalls,
+    random: Arc<dyn Random>,
+    state: RwLock<State>,
+    /// Bumped when an observation found other keys than before: workers then look, too.
+    pub(super) keys_version: std::sync::atomic::AtomicU64,
+    /// The keys as last observed.
+    pub(super) reported: Mutex<Option<KeySet>>,
+    /// The PIN that the token refused last. It is not tried again: a token locks after a few times.
+    refused_pin: Mutex<Option<Secret>>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Counts initialisations: sessions of an earlier one are dead.
+    generation: u64,
+    token: Option<Token>,
+    last_attempt: Option<(Instant, Option<BackendError>)>,
+}
+
+/// An open token that we are logged in to.
+struct Token {
+    slot: Slot,
+    facts: Facts,
+    /// Never used for anything: with the last session the login would be gone, too. (A [`Session`]
+    /// is not `Sync`, hence the mutex.)
+    anchor: Mutex<Session>,
+}
+
+/// Inside the module: as long as this lives, it is not re-initialised.
+pub(super) struct Inside<'a> {
+    module: &'a Module,
+    state: RwLockReadGuard<'a, State>,
+}
+
+impl Module {
+    /// Loads the module, after checking that only trusted users can replace it.
+    pub(super) fn load(path: &Path, random: Arc<dyn Random>) -> Result<Self, BackendError> {
+        let fail = |reason: String| {
+            BackendError::new(
+                ErrorKind::Misconfigured,
+                format!("load the PKCS#11 module {}", path.display()),
+                reason,
+            )
+        };
+        check_file(path).map_err(fail)?;
+        let context = Pkcs11::new(path).map_err(|error| fail(describe(&error)))?;
+        let calls = CryptoCalls::load(path).map_err(|error| fail(describe(&error)))?;
+        Ok(Self {
+            context,
+            calls,
+            random,
+            state: RwLock::default(),
+            keys_version: std::sync::atomic::AtomicU64::new(0),
+            reported: Mutex::new(None),
+            refused_pin: Mutex::new(None),
+        })
+    }
+
+    /// Enters the module; `None` if no token is open.
+    pub(super) fn enter(&self) -> Option<Inside<'_>> {
+        let state = self.state.read();
+        state.token.is_some().then_some(Inside { module: self, state })
+    }
+
+    /// The crypto calls.
+    pub(super) fn calls(&self) -> &CryptoCalls {
+        &self.calls
+    }
+
+    /// The functions that need no session. The caller answers for who is inside.
+    pub(super) fn context(&self) -> &Pkcs11 {
+        &self.context
+    }
+
+    /// C_Finalize, while nobody is inside; that it was not initialised is fine.
+    pub(super) fn finalise(&self) {
+        let _ = self.context.clone().finalize();
+    }
+
+    /// Opens the token, again if generation `seen` has turned out to be dead.
+    ///
+    /// Does nothing if another worker has done so in the meantime. At most once a second; in between
+    /// it repeats the last error.
+    pub(super) fn open(
+        &self,
+        seen: u64,
+        selector: &TokenSelector,
+        pin: &PinSource,
+    ) -> Result<(), BackendError> {
+        let Some(mut state) = self.state.try_write_for(EXCLUSIVE_TIMEOUT) else {
+            return Err(BackendError::new(
+                ErrorKind::Unavailable,
+                "initialise the PKCS#11 module anew",
+                "a call into it does not return",
+            )
+            .advise("if it never does, restart the plugin"));
+        };
+        if state.generation != seen && state.token.is_some() {
+            return Ok(());
+        }
+        let first = state.last_attempt.is_none();
+        if let Some((at, error)) = &state.last_attempt
+            && at.elapsed() < REINITIALISE_GAP
+        {
+            return match error {
+                Some(error) => Err(error.clone()),
+                // It succeeded and is dead already.
+                None => Err(BackendError::new(
+                    ErrorKind::Unavailable,
+                    format!("use {selector}"),
+                    "it failed again right after the module was initialised anew",
+                )),
+            };
+        }
+        let tries = if first { FIRST_TRIES } else { 1 };
+        let mut outcome = self.open_once(&mut state, selector, pin);
+        for _ in 1..tries {
+            match &outcome {
+                Err(error) if error.kind == ErrorKind::Unavailable => {
+                    std::thread::park_timeout(self.random.jitter(FIRST_TRY_PAUSE));
+                    outcome = self.open_once(&mut state, selector, pin);
+                }
+                _ => break,
+            }
+        }
+        state.last_attempt = Some((Instant::now(), outcome.as_ref().err().cloned()));
+        outcome
+    }
+
+    fn open_once(
+        &self,
+        state: &mut State,
+        selector: &TokenSelector,
+        pin: &PinSource,
+    ) -> Result<(), BackendError> {
+        state.token = None;
+        state.generation += 1;
+        // Sessions of the old generation die with this.
+        self.finalise();
+        self.initialise()?;
+        let (slot, info) = find_token(&self.context, selector)?;
+        let anchor = open_session(&self.context, slot)
+            .map_err(|error| unavailable(format!("open a session on {selector}"), &error))?;
+        self.login(&anchor, pin)?;
+        state.token = Some(Token { slot, facts: facts(&info), anchor: Mutex::new(anchor) });
+        Ok(())
+    }
+
+    /// C_Initialize. The caller sees to it that nobody is inside.
+    pub(super) fn initialise(&self) -> Result<(), BackendError> {
+        match self.context.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
+            Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => Ok(()),
+            Err(error) => Err(unavailable("initialise the PKCS#11 module".to_owned(), &error)
+                .advise(
+                    "with SoftHSM, look at the file that SOFTHSM2_CONF names, at directories.tokendir \
+                     in it, and at who may read them; SoftHSM tells syslog the cause",
+                )),
+        }
+    }
+
+    /// Logs in, unless the PIN is one that the token has refused.
+    fn login(&self, session: &Session, source: &PinSource) -> Result<(), BackendError> {
+        let attempted = "log in to the token";
+        let pin = source.read()?;
+        let mut refused = self.refused_pin.lock();
+        if refused.as_ref() == Some(&pin) {
+            return Err(BackendError::new(
+                ErrorKind::Credentials,
+                attempted,
+                format!("the PIN in {source} is the one that the token has refused"),
+            )
+            .advise("put the right PIN there; it is tried as soon as the file's content changes"));
+        }
+        let raw = RawAuthPin::new(Box::new(pin.expose().to_vec()));
+        match session.login_with_raw(UserType::User, &raw) {
+            Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {
+                *refused = None;
+                Ok(())
+            }
+            Err(error @ Error::Pkcs11(RvError::UserPinNotInitialized, _)) => {
+                // Also seen while another process logs in to the same SoftHSM token.
+                Err(unavailable(attempted.to_owned(), &error)
+                    .advise("if it stays so, the token has no user PIN yet: kleidi init"))
+            }
+            Err(error) if classify(&error) == Class::Pin => {
+                *refused = Some(pin);
+                Err(BackendError::new(ErrorKind::Credentials, attempted, describe(&error)).advise(
+                    format!(
+                        "put the right PIN into {source}; the refused one is not tried again, because \
+                         tokens lock after a few wrong ones"
+                    ),
+                ))
+            }
+            Err(error) => Err(unavailable(attempted.to_owned(), &error)),
+        }
+    }
+}
+
+impl Inside<'_> {
+    /// Which initialisation this is.
+    pub(super) fn generation(&self) -> u64 {
+        self.state.generation
+    }
+
+    /// What is known of the open token.
+    pub(super) fn token_facts(&self) -> Option<&Facts> {
+        self.state.token.as_ref().map(|token| &token.facts)
+    }
+
+    /// A new session on the token.
+    pub(super) fn open_session(&self) -> Result<Session, Error> {
+        let token = self.state.token.as_ref().ok_or(Error::InvalidValue)?;
+        open_session(&self.module.context, token.slot)
+    }
+
+    /// Logs in again after the token has logged us out.
+    pub(super) fn login_again(&self, pin: &PinSource) -> Result<(), BackendError> {
+        match &self.state.token {
+            Some(token) => self.module.login(&token.anchor.lock(), pin),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A session, read-only, or read-write where a module has no read-only ones.
+///
+/// It does not close itself when dropped: after another C_Initialize its number may be that of
+/// somebody else's session.
+fn open_session(context: &Pkcs11, slot: Slot) -> Result<Session, Error> {
+    match context.open_ro_session_no_drop(slot) {
+        Err(Error::Pkcs11(RvError::SessionReadOnly | RvError::FunctionNotSupported, _)) => {
+            context.open_rw_session_no_drop(slot)
+        }
+        outcome => outcome,
+    }
+}
+
+/// An error that the world has to heal.
+pub(super) fn unavailable(attempted: String, error: &Error) -> BackendError {
+    BackendError::new(ErrorKind::Unavailable, attempted, describe(error))
+}
+
+fn facts(info: &TokenInfo) -> Facts {
+    Arc::new([
+        ("token", info.label().to_owned()),
+        ("serial", info.serial_number().to_owned()),
+        ("model", info.model().to_owned()),
+        ("manufacturer", info.manufacturer_id().to_owned()),
+    ])
+}
+
+/// The slot of the one token that is meant.
+pub(super) fn find_token(
+    context: &Pkcs11,
+    selector: &TokenSelector,
+) -> Result<(Slot, TokenInfo), BackendError> {
+    let attempted = || format!("find {selector}");
+    let slots =
+        context.get_slots_with_token().map_err(|error| unavailable(attempted(), &error))?;
+    // A slot whose token cannot be read is another's trouble, not ours.
+    let mut found: Vec<_> = slots
+        .into_iter()
+        .filter_map(|slot| Some((slot, context.get_token_info(slot).ok()?)))
+        .filter(|(_, info)| info.token_initialized() && selector.matches(info))
+        .collect();
+    match (found.pop(), found.len()) {
+        (Some(token), 0) => Ok(token),
+        (None, _) => Err(BackendError::new(
+            ErrorKind::Unavailable,
+            attempted(),
+            "no such token is present",
+        )
+        .advise("bring it back, or create it with: kleidi init")),
+        (Some(_), others) => Err(BackendError::new(
+            ErrorKind::Misconfigured,
+            attempted(),
+            format!("{} tokens match", others + 1),
+        )
+        .advise("name the serial number too (kleidi check --live lists them)")),
+    }
+}
+
+/// A regular file that only root and we can change, with an absolute path: `dlopen` would otherwise
+/// look around, and run whatever it finds.
+fn check_file(path: &Path) -> Result<(), String> {
+    if !path.is_absolute() {
+        return Err("the path is not absolute".to_owned());
+    }
+    let resolved: PathBuf = fs::canonicalize(path).map_err(|error| error.to_string())?;
+    let metadata = fs::metadata(&resolved).map_err(|error| error.to_string())?;
+    if !metadata.is_file() {
+        return Err("it is not a regular file".to_owned());
+    }
+    let mode = metadata.mode();
+    if mode & 0o022 != 0 && (mode & 0o002 != 0 || metadata.gid() != 0) {
+        return Err(format!("others can change it (mode {:04o})", mode & 0o7777));
+    }
+    let owner = metadata.uid();
+    if owner != 0 && owner != nix::unistd::geteuid().as_raw() {
+        return Err(format!("it belongs to uid {owner}; it has to belong to root or to us"));
+    }
+    Ok(())
+}

@@ -1,0 +1,330 @@
+//! The threads that own sessions, and the queue in front of them.
+//!
+//! A call into a PKCS#11 module cannot be cancelled. So nobody waits for one: a caller waits for an
+//! answer until its deadline, and a thread that does not come back is counted as lost and replaced,
+//! up to a few times. When it does come back it ends.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+
+use super::Settings;
+use super::module::Module;
+use super::session::Worker;
+use crate::backend::{BackendError, ErrorKind};
+use crate::random::Random;
+
+/// What a worker does for a caller; the caller may have given up meanwhile.
+pub(super) type Operation<T> = Box<dyn FnOnce(&mut Worker) -> Result<T, BackendError> + Send>;
+
+/// What is in the queue: an operation with its answer's way back.
+struct Job {
+    deadline: Instant,
+    run: Box<dyn FnOnce(&mut Worker) + Send>,
+}
+
+/// A thread counts as lost when one job has taken longer than this.
+pub(super) const LOST_AFTER: Duration = Duration::from_secs(5);
+
+/// Lost threads that are replaced; with more, calls fail at once until one comes back.
+const REPLACED_MAX: usize = 2;
+
+/// How long a lone caller and its worker wait for each other awake before they sleep.
+///
+/// To wake a sleeping thread costs 30 to 80 µs on each side, several times the call into SoftHSM. With
+/// more than one call in flight both sides sleep at once: there the time is better spent on the other
+/// calls, and waking is shared by many.
+const AWAKE: Duration = Duration::from_micros(200);
+
+/// Jobs in a row without another beside them, after which calls are taken to come one by one.
+const LONE_JOBS_MIN: usize = 8;
+
+/// Stack of a thread: modules are C++ libraries, with deep calls but no deep recursion.
+const STACK_BYTES: usize = 1 << 20;
+
+/// Threads that own sessions.
+pub(super) struct Pool {
+    jobs: Sender<Job>,
+    queue: Receiver<Job>,
+    module: Arc<Module>,
+    settings: Arc<Settings>,
+    random: Arc<dyn Random>,
+    threads: Mutex<Vec<Arc<Thread>>>,
+    /// For times as numbers.
+    epoch: Instant,
+    started: AtomicUsize,
+    waiting: Arc<Waiting>,
+}
+
+/// The calls that wait for an answer.
+struct Waiting {
+    calls: AtomicUsize,
+    /// How many jobs in a row had no other call beside them.
+    lone_jobs: AtomicUsize,
+    /// There is a processor to spare for staying awake.
+    may_stay_awake: bool,
+}
+
+impl Waiting {
+    fn new() -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            calls: AtomicUsize::new(0),
+            lone_jobs: AtomicUsize::new(0),
+            may_stay_awake: processors > 1,
+        }
+    }
+
+    fn others(&self) -> bool {
+        self.calls.load(Ordering::Relaxed) > 1
+    }
+
+    /// Notes that a job is done.
+    fn job_done(&self) {
+        let lone = if self.others() { 0 } else { self.lone_jobs.load(Ordering::Relaxed) + 1 };
+        self.lone_jobs.store(lone, Ordering::Relaxed);
+    }
+
+    /// Whether it is worth staying awake: nobody else is there to use the processor for.
+    fn worth_staying_awake(&self) -> bool {
+        self.may_stay_awake
+            && !self.others()
+            && self.lone_jobs.load(Ordering::Relaxed) >= LONE_JOBS_MIN
+    }
+}
+
+/// Counts a call for as long as it lives.
+struct Call<'a>(&'a Waiting);
+
+impl<'a> Call<'a> {
+    fn begin(waiting: &'a Waiting) -> Self {
+        waiting.calls.fetch_add(1, Ordering::Relaxed);
+        Self(waiting)
+    }
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        self.0.calls.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What is known of a thread from outside.
+struct Thread {
+    /// Milliseconds from the epoch to the start of its job, plus one; 0 while it has none.
+    busy_since: AtomicU64,
+    /// It has been replaced and is to end.
+    retired: AtomicBool,
+}
+
+impl Pool {
+    /// Starts the configured number of threads.
+    pub(super) fn new(
+        module: Arc<Module>,
+        settings: Arc<Settings>,
+        random: Arc<dyn Random>,
+    ) -> Result<Self, BackendError> {
+        let (jobs, queue) = bounded(settings.queue);
+        let pool = Self {
+            waiting: Arc::new(Waiting::new()),
+            jobs,
+            queue,
+            module,
+            settings,
+            random,
+            threads: Mutex::default(),
+            epoch: Instant::now(),
+            started: AtomicUsize::new(0),
+        };
+        for _ in 0..pool.settings.workers {
+            pool.start_thread()?;
+        }
+        Ok(pool)
+    }
+
+    /// Has a worker run `operation`, and waits for its answer until `deadline`.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        attempted: &'static str,
+        deadline: Instant,
+        operation: Operation<T>,
+    ) -> Result<T, BackendError> {
+        self.mind_the_lost();
+        if let Some(stuck) = self.all_stuck() {
+            return Err(stuck_error(attempted, stuck));
+        }
+        let _call = Call::begin(&self.waiting);
+        let (answer, mut answered) = oneshot::channel();
+        let run = Box::new(move |worker: &mut Worker| {
+            let _ = answer.send(operation(worker));
+        });
+        match self.jobs.try_send(Job { deadline, run }) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => {
+                let reason = format!("{} calls are waiting already", self.settings.queue);
+                return Err(BackendError::new(ErrorKind::Overloaded, attempted, reason));
+            }
+            Err(TrySendError::Disconnected(_)) => return Err(ended(attempted)),
+        }
+        // Whatever else is ready to run goes first: it may be another call.
+        tokio::task::yield_now().await;
+        if self.waiting.worth_staying_awake()
+            && let Some(outcome) = stay_awake(|| answered.try_recv().ok())
+        {
+            return outcome;
+        }
+        match timeout_at(deadline, answered).await {
+            Ok(Ok(outcome)) => outcome,
+            // The job was dropped unrun, because its deadline was over when its turn came.
+            Ok(Err(_)) | Err(_) => Err(self.late(attempted)),
+        }
+    }
+
+    /// Longest time that any thread has been at its present job.
+    pub(super) fn longest_job(&self) -> Duration {
+        self.busy_times().max().unwrap_or_default()
+    }
+
+    fn late(&self, attempted: &'static str) -> BackendError {
+        match self.all_stuck() {
+            Some(stuck) => stuck_error(attempted, stuck),
+            None => BackendError::new(ErrorKind::Timeout, attempted, "no answer in time"),
+        }
+    }
+
+    fn busy_times(&self) -> impl Iterator<Item = Duration> {
+        let now = self.milliseconds();
+        let since: Vec<_> = self
+            .threads
+            .lock()
+            .iter()
+            .map(|thread| thread.busy_since.load(Ordering::Relaxed))
+            .collect();
+        since.into_iter().map(move |since| match since {
+            0 => Duration::ZERO,
+            since => Duration::from_millis(now.saturating_sub(since - 1)),
+        })
+    }
+
+    /// How long the module has not answered, if no thread is left that could serve.
+    fn all_stuck(&self) -> Option<Duration> {
+        self.busy_times().min().filter(|busy| *busy > self.settings.call_timeout)
+    }
+
+    /// Replaces threads that do not come back.
+    fn mind_the_lost(&self) {
+        let now = self.milliseconds();
+        let mut threads = self.threads.lock();
+        // A retired thread removes itself by ending; then only this list holds it.
+        threads.retain(|thread| {
+            !thread.retired.load(Ordering::Relaxed) || Arc::strong_count(thread) > 1
+        });
+        let retired = threads.iter().filter(|t| t.retired.load(Ordering::Relaxed)).count();
+        let lost = threads.iter().find(|thread| {
+            let since = thread.busy_since.load(Ordering::Relaxed);
+            !thread.retired.load(Ordering::Relaxed)
+                && since != 0
+                && Duration::from_millis(now.saturating_sub(since - 1)) > LOST_AFTER
+        });
+        if let Some(lost) = lost
+            && retired < REPLACED_MAX
+        {
+            lost.retired.store(true, Ordering::Relaxed);
+            drop(threads);
+            tracing::warn!("a call into the PKCS#11 module does not return: going on with a new thread");
+            if let Err(error) = self.start_thread() {
+                tracing::error!(%error, "cannot replace a thread");
+            }
+        }
+    }
+
+    fn milliseconds(&self) -> u64 {
+        u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn start_thread(&self) -> Result<(), BackendError> {
+        let thread =
+            Arc::new(Thread { busy_since: AtomicU64::new(0), retired: AtomicBool::new(false) });
+        let (module, settings) = (Arc::clone(&self.module), Arc::clone(&self.settings));
+        let mut worker = Worker::new(module, settings, Arc::clone(&self.random));
+        let (queue, seen, epoch) = (self.queue.clone(), Arc::clone(&thread), self.epoch);
+        let waiting = Arc::clone(&self.waiting);
+        let number = self.started.fetch_add(1, Ordering::Relaxed);
+        std::thread::Builder::new()
+            .name(format!("pkcs11-{number}"))
+            .stack_size(STACK_BYTES)
+            .spawn(move || work(&queue, &waiting, &seen, epoch, &mut worker))
+            .map_err(|error| {
+                let attempted = "start a thread";
+                BackendError::new(ErrorKind::Unavailable, attempted, error.to_string())
+            })?;
+        self.threads.lock().push(thread);
+        Ok(())
+    }
+}
+
+/// The life of a thread.
+fn work(
+    queue: &Receiver<Job>,
+    waiting: &Waiting,
+    seen: &Thread,
+    epoch: Instant,
+    worker: &mut Worker,
+) {
+    while let Some(job) = next(queue, waiting) {
+        let now = Instant::now();
+        // Nobody waits for it any more.
+        if job.deadline <= now {
+            continue;
+        }
+        let since = now.duration_since(epoch).as_millis();
+        seen.busy_since.store(u64::try_from(since).unwrap_or(u64::MAX - 1) + 1, Ordering::Relaxed);
+        (job.run)(worker);
+        seen.busy_since.store(0, Ordering::Relaxed);
+        waiting.job_done();
+        if seen.retired.load(Ordering::Relaxed) {
+            tracing::info!("a call into the PKCS#11 module has returned after all");
+            break;
+        }
+    }
+}
+
+/// The next job; `None` when the pool is gone.
+fn next(queue: &Receiver<Job>, waiting: &Waiting) -> Option<Job> {
+    if waiting.worth_staying_awake()
+        && let Some(job) = stay_awake(|| queue.try_recv().ok())
+    {
+        return Some(job);
+    }
+    queue.recv().ok()
+}
+
+/// Asks again and again, for at most [`AWAKE`].
+fn stay_awake<T>(ask: impl FnMut() -> Option<T>) -> Option<T> {
+    let mut ask = ask;
+    let begin = Instant::now();
+    while begin.elapsed() < AWAKE {
+        if let Some(found) = ask() {
+            return Some(found);
+        }
+        std::hint::spin_loop();
+    }
+    None
+}
+
+fn stuck_error(attempted: &'static str, stuck: Duration) -> BackendError {
+    let reason = format!("the PKCS#11 module has not answered for {} s", stuck.as_secs());
+    BackendError::new(ErrorKind::Unavailable, attempted, reason).advise(
+        "look at the HSM, its network and, with SoftHSM, at who holds a lock on the token's files; if \
+         it does not come back by itself, restart the plugin",
+    )
+}
+
+fn ended(attempted: &'static str) -> BackendError {
+    BackendError::new(ErrorKind::Unavailable, attempted, "the PKCS#11 threads have ended")
+}

@@ -1,0 +1,106 @@
+//! `kleidi check`: is the configuration right, and with `--live`, is the key?
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{CheckArgs, Exit, complain, say};
+use crate::backend::pkcs11::Pkcs11;
+use crate::backend::{Backend, BackendError, ErrorKind, KeySet, UnwrapRequest, WrapRequest};
+use crate::config::{Config, Overrides};
+use crate::limits;
+use crate::random::OsRandom;
+use crate::secret::Secret;
+
+const AAD: &[u8] = b"kleidi check --live";
+const PLAINTEXT: &[u8] = b"0123456789abcdef0123456789abcdef";
+
+pub(super) fn run(args: &CheckArgs) -> Exit {
+    let file = &args.config.config;
+    let config = match Config::load(file, &Overrides::default()) {
+        Ok(config) => config,
+        Err(error) => return complain(&error, Exit::Config),
+    };
+    say(&format!("{}: the configuration is right", file.display()));
+    if !args.live {
+        return Exit::Ok;
+    }
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(&error, Exit::Failure),
+    };
+    let outcome = Pkcs11::new(config.pkcs11, Arc::new(OsRandom))
+        .and_then(|backend| runtime.block_on(check(&backend)));
+    match outcome {
+        Ok(()) => say("all is well"),
+        Err(error) => complain(&error, Exit::from(&error)),
+    }
+}
+
+async fn check(backend: &dyn Backend) -> Result<(), BackendError> {
+    let keys = backend.observe(Instant::now() + limits::OBSERVE_TIMEOUT).await?;
+    show(&keys);
+    try_out(backend, &keys).await
+}
+
+fn show(keys: &KeySet) {
+    for (name, value) in keys.facts.iter() {
+        say(&format!("  {name:<24}{value}"));
+    }
+    say(&format!("current key: {}", keys.current.name));
+    say(&format!("  {:<24}{}", "key_id", keys.current.id));
+    for (name, value) in keys.current.facts.iter() {
+        say(&format!("  {name:<24}{value}"));
+    }
+    for key in &keys.older {
+        say(&format!("only unwraps: {} (key_id {})", key.name, key.id));
+    }
+    for reason in &keys.refused {
+        say(&format!("warning: {reason}"));
+    }
+}
+
+/// Wraps, unwraps, and makes sure that what was tampered with is refused.
+async fn try_out(backend: &dyn Backend, keys: &KeySet) -> Result<(), BackendError> {
+    let deadline = || Instant::now() + limits::CALL_TIMEOUT;
+    let key = keys.current.id.clone();
+    let plaintext = Secret::from(PLAINTEXT.to_vec());
+    let begin = Instant::now();
+    let request = WrapRequest { key: key.clone(), plaintext, aad: AAD.to_vec() };
+    let wrapped = backend.wrap(request, deadline()).await?;
+    say(&format!("wrapped {} bytes in {}", PLAINTEXT.len(), milliseconds(begin.elapsed())));
+
+    let begin = Instant::now();
+    let good = UnwrapRequest { key, payload: wrapped.payload, aad: AAD.to_vec() };
+    let unwrapped = backend.unwrap(Arc::new(good.clone()), deadline()).await?;
+    if unwrapped.expose() != PLAINTEXT {
+        return Err(damaged("it unwraps to something else than was wrapped"));
+    }
+    say(&format!("unwrapped them in {}", milliseconds(begin.elapsed())));
+
+    let mut bit = good.clone();
+    bit.payload[0] ^= 1;
+    let mut aad = good.clone();
+    aad.aad[0] ^= 1;
+    let mut short = good;
+    short.payload.pop();
+    for (what, tampered) in [("one bit flipped", bit), ("another AAD", aad), ("cut short", short)] {
+        match backend.unwrap(Arc::new(tampered), deadline()).await {
+            Err(error) if error.kind == ErrorKind::BadCiphertext => {
+                say(&format!("refused: {what}"));
+            }
+            Err(error) => return Err(error),
+            Ok(_) => return Err(damaged(what)),
+        }
+    }
+    Ok(())
+}
+
+fn damaged(why: &str) -> BackendError {
+    BackendError::new(ErrorKind::KeyDamaged, "trust the key", why)
+}
+
+fn milliseconds(duration: Duration) -> String {
+    format!("{:.2} ms", duration.as_secs_f64() * 1000.0)
+}

@@ -1,0 +1,117 @@
+//! `kleidi serve`: puts the parts together and runs them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
+use tracing::{error, info, warn};
+
+use super::{Exit, ServeArgs, Wiring, complain};
+use crate::backend::Backend;
+use crate::backend::pkcs11::Pkcs11;
+use crate::config::{Config, LogLevel, Overrides};
+use crate::provider::Provider;
+use crate::random::OsRandom;
+use crate::server::{Drained, Options, serve};
+use crate::socket::Listener;
+use crate::{hardening, notify, telemetry};
+
+/// Readiness is reported with the first observation, and after this time without one: a KMS that is
+/// down must not keep systemd waiting.
+const READY_AFTER: Duration = Duration::from_secs(5);
+
+pub(super) fn run(args: &ServeArgs, wiring: Wiring) -> Exit {
+    let overrides = Overrides {
+        listen: args.listen.clone(),
+        log_level: args.log_level.or(args.debugmode.unwrap_or(false).then_some(LogLevel::Debug)),
+        log_format: args.log_format,
+    };
+    let config = match Config::load(&args.config.config, &overrides) {
+        Ok(config) => config,
+        Err(error) => return complain(&error, Exit::Config),
+    };
+    telemetry::start(config.log_level, config.log_format);
+    hardening::apply(config.lock_memory);
+    info!(version = env!("CARGO_PKG_VERSION"), config = ?config, "starting");
+    // One thread for the sockets is enough for any number of apiservers; the calls into the HSM have
+    // threads of their own.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(serve_until_told(config, wiring)),
+        Err(error) => {
+            error!(%error, "cannot start the runtime");
+            Exit::Failure
+        }
+    }
+}
+
+async fn serve_until_told(config: Config, wiring: Wiring) -> Exit {
+    let (mut terminate, mut interrupt) = match signals() {
+        Ok(signals) => signals,
+        Err(error) => {
+            error!(%error, "cannot listen to signals");
+            return Exit::Failure;
+        }
+    };
+    let random = Arc::new(OsRandom);
+    let backend = match Pkcs11::new(config.pkcs11, Arc::clone(&random) as _) {
+        Ok(backend) => Arc::new(backend),
+        Err(error) => {
+            error!(%error, "cannot use the configured KMS");
+            return Exit::from(&error);
+        }
+    };
+    let listener = match Listener::open(&config.listen, &config.access) {
+        Ok(listener) => listener,
+        Err(error) => {
+            error!(%error, "cannot listen");
+            return Exit::Socket;
+        }
+    };
+    info!(address = %config.listen, "listening");
+    let stuck = Arc::clone(&backend);
+    let backend: Arc<dyn Backend> = backend;
+    let (provider, monitor) = Provider::new(backend, random, config.health);
+    tokio::spawn(monitor.run());
+    tokio::spawn(notify::report(provider.states()));
+    tokio::spawn(notify::watchdog(move || stuck.stuck_for()));
+    tokio::spawn(report_readiness(Arc::clone(&provider)));
+
+    let options =
+        Options { any_authority: wiring.any_authority, grace: config.shutdown_grace };
+    let shutdown = async {
+        told_to_stop(&mut terminate, &mut interrupt).await;
+        info!("stopping: finishing the calls in flight; a second signal ends them");
+        notify::stopping();
+        tokio::spawn(async move {
+            told_to_stop(&mut terminate, &mut interrupt).await;
+            warn!("ended by a second signal");
+            signal_hook::low_level::exit(Exit::Failure as i32);
+        });
+    };
+    match serve(listener, provider, options, shutdown).await {
+        Drained::All => info!("stopped"),
+        Drained::CutOff(connections) => {
+            warn!(connections, "stopped; calls that took longer than shutdownGrace were cut off");
+        }
+    }
+    Exit::Ok
+}
+
+fn signals() -> std::io::Result<(Signal, Signal)> {
+    Ok((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?))
+}
+
+async fn told_to_stop(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        biased;
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+async fn report_readiness(provider: Arc<Provider>) {
+    provider.first_observation(Instant::now() + READY_AFTER).await;
+    notify::ready();
+}

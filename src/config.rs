@@ -1,0 +1,161 @@
+//! The configuration: one YAML file, what flags and environment override, and the Go kleidi's JSON.
+//!
+//! [`Config`] is the only type that other modules see. Everything is checked before anything is
+//! touched, and everything that is wrong is said at once, with file, line, column and key.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+mod error;
+mod legacy;
+mod raw;
+mod resolve;
+
+use crate::backend::pkcs11::Settings;
+use crate::provider::Health;
+use crate::socket::{Access, Address};
+pub use error::{ConfigError, Problem};
+pub use resolve::parse_key_id;
+
+/// Where the configuration is, unless told otherwise.
+pub const DEFAULT_FILE: &str = "/etc/kleidi/kleidi.yaml";
+
+/// Where the plugin listens, unless told otherwise.
+pub const DEFAULT_LISTEN: &str = "/run/kleidi/kms.sock";
+
+/// Longest configuration file in bytes.
+const FILE_BYTES_MAX: u64 = 256 * 1024;
+
+/// A configuration without a fault.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Where to listen.
+    pub listen: Address,
+    /// Who may connect.
+    pub access: Access,
+    /// Where the keys are.
+    pub pkcs11: Settings,
+    /// How often the KMS is observed.
+    pub health: Health,
+    /// What is logged.
+    pub log_level: LogLevel,
+    /// How it is logged.
+    pub log_format: LogFormat,
+    /// How long calls in flight may take at shutdown.
+    pub shutdown_grace: Duration,
+    /// Keep the process's memory out of swap.
+    pub lock_memory: bool,
+}
+
+/// What is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogLevel {
+    /// Outages and lost keys.
+    Error,
+    /// And what an operator should look at.
+    Warn,
+    /// And what happened, without routine.
+    #[default]
+    Info,
+    /// And every call.
+    Debug,
+}
+
+impl LogLevel {
+    /// By name.
+    pub const ALL: [(&str, Self); 4] = [
+        ("error", Self::Error),
+        ("warn", Self::Warn),
+        ("info", Self::Info),
+        ("debug", Self::Debug),
+    ];
+}
+
+/// How it is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+impl LogFormat {
+    /// By name.
+    pub const ALL: [(&str, Self); 2] = [("text", Self::Text), ("json", Self::Json)];
+}
+
+/// What flags and environment say; they win over the file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// `--listen`, `KLEIDI_LISTEN`.
+    pub listen: Option<Address>,
+    /// `--log-level`, `KLEIDI_LOG_LEVEL`.
+    pub log_level: Option<LogLevel>,
+    /// `--log-format`, `KLEIDI_LOG_FORMAT`.
+    pub log_format: Option<LogFormat>,
+}
+
+impl Config {
+    /// The defaults, for the keys that are there.
+    fn with(pkcs11: Settings) -> Self {
+        let users = BTreeSet::from([0, nix::unistd::geteuid().as_raw()]);
+        let (period, stale_after) = (Duration::from_secs(10), Duration::from_secs(30));
+        Self {
+            listen: Address::Path(DEFAULT_LISTEN.into()),
+            access: Access { mode: 0o600, owner: None, group: None, users },
+            pkcs11,
+            health: Health { period, stale_after },
+            log_level: LogLevel::default(),
+            log_format: LogFormat::default(),
+            shutdown_grace: Duration::from_secs(10),
+            lock_memory: true,
+        }
+    }
+
+    /// Reads and checks a file.
+    pub fn load(path: &Path, overrides: &Overrides) -> Result<Self, ConfigError> {
+        let fail = |message: String| {
+            let file = Some(path.to_owned());
+            ConfigError(vec![Problem { file, position: None, key: String::new(), message }])
+        };
+        let content = read(path).map_err(fail)?;
+        Self::parse(path, &content, overrides)
+    }
+
+    /// Checks the content of a file; `path` is for the messages.
+    pub fn parse(path: &Path, content: &str, overrides: &Overrides) -> Result<Self, ConfigError> {
+        if let Some(object) = legacy::recognise(content) {
+            return legacy::resolve(path, &object, overrides);
+        }
+        let file = serde_saphyr::from_str(content).map_err(|error| {
+            let position = error.location().map(|at| (at.line(), at.column()));
+            let text = error.without_snippet().to_string();
+            // The position comes first in our messages.
+            let message = text.rsplit_once(" at line ").map_or(&*text, |(message, _)| message);
+            ConfigError(vec![Problem {
+                file: Some(path.to_owned()),
+                position,
+                key: String::new(),
+                message: message.to_owned(),
+            }])
+        })?;
+        resolve::resolve(path, &file, overrides)
+    }
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    use std::io::Read as _;
+    let mut content = String::new();
+    let file = std::fs::File::open(path).map_err(|error| format!("cannot be opened: {error}"))?;
+    file.take(FILE_BYTES_MAX + 1)
+        .read_to_string(&mut content)
+        .map_err(|error| format!("cannot be read: {error}"))?;
+    if u64::try_from(content.len()).is_ok_and(|bytes| bytes <= FILE_BYTES_MAX) {
+        Ok(content)
+    } else {
+        Err(format!("is longer than {FILE_BYTES_MAX} bytes"))
+    }
+}

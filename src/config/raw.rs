@@ -1,0 +1,75 @@
+//! The configuration file as it is written: names and positions, no meaning.
+//!
+//! Every scalar is text with its position, so that what it means, and what to say if it means
+//! nothing, is decided in one place (`resolve.rs`).
+
+use serde::Deserialize;
+use serde_saphyr::Spanned;
+
+/// A value as written, and where.
+pub(super) type Text = Spanned<String>;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct File {
+    pub(super) api_version: Text,
+    pub(super) kind: Text,
+    #[serde(default)]
+    pub(super) socket: Socket,
+    pub(super) pkcs11: Pkcs11,
+    #[serde(default)]
+    pub(super) health: Health,
+    #[serde(default)]
+    pub(super) log: Log,
+    pub(super) shutdown_grace: Option<Text>,
+    pub(super) lock_memory: Option<Text>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct Socket {
+    pub(super) listen: Option<Text>,
+    pub(super) mode: Option<Text>,
+    pub(super) owner: Option<Text>,
+    pub(super) group: Option<Text>,
+    pub(super) allowed_users: Option<Vec<Text>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct Pkcs11 {
+    pub(super) uri: Option<Text>,
+    pub(super) module: Option<Text>,
+    pub(super) token_label: Option<Text>,
+    pub(super) token_serial: Option<Text>,
+    pub(super) key_label: Option<Text>,
+    pub(super) key_id: Option<Text>,
+    pub(super) pin_file: Option<Text>,
+    pub(super) allow_weak_keys: Option<Text>,
+    pub(super) workers: Option<Text>,
+    pub(super) queue: Option<Text>,
+    pub(super) call_timeout: Option<Text>,
+    #[serde(default)]
+    pub(super) decrypt_also: Vec<DecryptAlso>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct DecryptAlso {
+    pub(super) plugin: Text,
+    pub(super) key_label: Option<Text>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct Health {
+    pub(super) period: Option<Text>,
+    pub(super) stale_after: Option<Text>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct Log {
+    pub(super) level: Option<Text>,
+    pub(super) format: Option<Text>,
+}

@@ -1,0 +1,157 @@
+//! Serves connections until told to stop; knows nothing of keys.
+//!
+//! [`serve`] takes where connections come from and a shutdown future as arguments: the daemon gives
+//! a Unix socket and a signal, a test or a simulation gives in-memory pipes and a channel.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout_at};
+use tracing::{debug, warn};
+
+use crate::authority::AnyAuthority;
+use crate::limits;
+use crate::provider::Provider;
+use crate::service::Service;
+
+/// Where connections come from.
+pub trait Incoming: Send {
+    /// One connection.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// The next connection that may talk to us.
+    ///
+    /// An error says that none could be accepted now, not that none ever will.
+    fn accept(&mut self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+/// How to serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// Accept any `:authority` (see [`crate::authority`]). Without it, kube-apiserver before 1.32
+    /// cannot use a file socket: only the test that shows this turns it off.
+    pub any_authority: bool,
+    /// How long calls in flight may take to end after the shutdown begins.
+    pub grace: Duration,
+}
+
+/// How the calls ended that were in flight at shutdown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drained {
+    /// All were answered.
+    All,
+    /// Some were cut off at the end of the grace period; this many connections had them.
+    CutOff(usize),
+}
+
+/// Serves until `shutdown` completes, then lets the calls in flight end.
+pub async fn serve<I: Incoming>(
+    mut incoming: I,
+    provider: Arc<Provider>,
+    options: Options,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Drained {
+    let (stopping, _) = watch::channel(false);
+    let mut connections = JoinSet::new();
+    tokio::pin!(shutdown);
+    loop {
+        let full = connections.len() >= limits::CONNECTIONS_MAX;
+        tokio::select! {
+            biased;
+            () = &mut shutdown => break,
+            Some(_) = connections.join_next(), if !connections.is_empty() => {}
+            accepted = incoming.accept(), if !full => match accepted {
+                Ok(stream) => {
+                    let service = Service::for_connection(Arc::clone(&provider));
+                    let stopping = stopping.subscribe();
+                    if options.any_authority {
+                        connections.spawn(connection(AnyAuthority::new(stream), service, stopping));
+                    } else {
+                        connections.spawn(connection(stream, service, stopping));
+                    }
+                }
+                Err(error) => {
+                    warn!(%error, "cannot accept a connection; trying again");
+                    sleep(limits::ACCEPT_RETRY).await;
+                }
+            },
+        }
+    }
+    // The socket closes with `incoming`: nobody new comes in while the others finish.
+    drop(incoming);
+    stopping.send_replace(true);
+    drain(connections, Instant::now() + options.grace).await
+}
+
+async fn drain(mut connections: JoinSet<()>, deadline: Instant) -> Drained {
+    while !connections.is_empty() {
+        if timeout_at(deadline, connections.join_next()).await.is_err() {
+            return Drained::CutOff(connections.len());
+        }
+    }
+    Drained::All
+}
+
+/// Serves one connection to its end.
+async fn connection<S>(
+    stream: S,
+    service: impl Clone
+    + Send
+    + 'static
+    + tower_service::Service<
+        http::Request<hyper::body::Incoming>,
+        Response = http::Response<tonic::body::Body>,
+        Error = std::convert::Infallible,
+        Future: Send,
+    >,
+    mut stopping: watch::Receiver<bool>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits::STREAMS_PER_CONNECTION_MAX)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+    tokio::pin!(connection);
+    let outcome = tokio::select! {
+        biased;
+        outcome = &mut connection => outcome,
+        () = stop(&mut stopping) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = outcome {
+        // Malformed input, or a client that went away: its connection is over, nothing else is.
+        debug!(error = %Chain(&error), "a connection ended with an error");
+    }
+}
+
+/// Waits until the server stops.
+async fn stop(stopping: &mut watch::Receiver<bool>) {
+    // The sender lives as long as the server; without it there is nothing left to wait for.
+    let _ = stopping.wait_for(|stopping| *stopping).await;
+}
+
+/// An error with its causes.
+struct Chain<'a>(&'a dyn std::error::Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
