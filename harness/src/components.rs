@@ -60,6 +60,12 @@ pub fn softokn_module() -> Option<(PathBuf, PathBuf)> {
     found("NSS softokn and certutil (packages libnss3, libnss3-tools)", both)
 }
 
+/// `strace`, with which a process is killed at a chosen system call.
+#[must_use]
+pub fn strace() -> Option<PathBuf> {
+    found("strace", in_path("strace"))
+}
+
 /// `softhsm2-util`.
 #[must_use]
 pub fn softhsm_util() -> Option<PathBuf> {

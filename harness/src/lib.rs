@@ -22,22 +22,25 @@
 //! **A test that could not run is not a pass**: where a component is missing, [`components`] says so
 //! on standard error and returns nothing, and with `CI=true` it fails the test.
 
-pub mod components;
 mod apiserver;
+pub mod built;
+pub mod components;
 mod etcd;
 mod http;
 mod plugin;
 mod poll;
 mod process;
+mod shim;
 mod softhsm;
 mod stage;
 mod stored;
 
 pub use apiserver::{ApiError, ApiServer, ApiServerConfig};
 pub use etcd::Etcd;
-pub use plugin::{Client, Plugin, PluginConfig, binary, mutant, wait_healthy};
+pub use plugin::{Client, Plugin, PluginConfig, wait_healthy};
 pub use poll::{eventually, within};
 pub use process::{Process, free_port};
+pub use shim::{Call, Shim};
 pub use softhsm::{SoftHsm, random_key};
 pub use stage::Stage;
 pub use stored::Stored;

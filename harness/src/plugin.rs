@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use kleidi_proto::client::{Connection, connect};
@@ -16,7 +15,7 @@ use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
 
 use crate::process::Process;
-use crate::{SoftHsm, Stage, within};
+use crate::{Shim, SoftHsm, Stage, built, within};
 
 /// A plugin that is yet to be started: its configuration file is written, and can be changed.
 #[derive(Debug, Clone)]
@@ -24,8 +23,8 @@ pub struct PluginConfig {
     name: String,
     binary: PathBuf,
     directory: PathBuf,
-    softhsm_conf: PathBuf,
-    log_level: String,
+    environment: BTreeMap<String, PathBuf>,
+    log_level: Option<String>,
     stage: Stage,
 }
 
@@ -54,6 +53,43 @@ impl PluginConfig {
         self
     }
 
+    /// Replaces text in the configuration file.
+    ///
+    /// # Panics
+    ///
+    /// If the text is not there, or if the file cannot be written.
+    #[must_use]
+    pub fn replace(self, from: &str, to: &str) -> Self {
+        let content = fs::read_to_string(self.file()).expect("the configuration can be read");
+        assert!(content.contains(from), "{from:?} is not in {content}");
+        fs::write(self.file(), content.replace(from, to)).expect("it can be written");
+        self
+    }
+
+    /// Puts the scripted module in front of the token's.
+    #[must_use]
+    pub fn with_shim(mut self, shim: &Shim, token: &SoftHsm) -> Self {
+        let module = token.module().to_owned();
+        self.environment.insert("PKCS11_SHIM_MODULE".to_owned(), module.clone());
+        self.environment.insert("PKCS11_SHIM_SCRIPT".to_owned(), shim.script());
+        let (from, to) = (module.display().to_string(), shim.module().display().to_string());
+        self.replace(&from, &to)
+    }
+
+    /// Logs at this level instead of everything; `None` leaves it to the configuration file.
+    #[must_use]
+    pub fn log_level(mut self, level: Option<&str>) -> Self {
+        self.log_level = level.map(ToOwned::to_owned);
+        self
+    }
+
+    /// Sets a variable of the plugin's environment.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl Into<PathBuf>) -> Self {
+        self.environment.insert(name.to_owned(), value.into());
+        self
+    }
+
     /// Uses another binary than the plugin's.
     #[must_use]
     pub fn binary(mut self, binary: PathBuf) -> Self {
@@ -65,8 +101,7 @@ impl PluginConfig {
     #[must_use]
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
-        command.args(args).env("SOFTHSM2_CONF", &self.softhsm_conf);
-        command.env_remove("NOTIFY_SOCKET").env_remove("LISTEN_FDS");
+        command.args(args).env_remove("NOTIFY_SOCKET").envs(&self.environment);
         command
     }
 
@@ -95,9 +130,11 @@ impl PluginConfig {
     #[must_use]
     pub fn spawn(&self, name: &str) -> Process {
         let file = self.file();
-        let args = ["serve", "--log-level", &self.log_level, "--config"];
-        let mut command = self.command(&args);
+        let mut command = self.command(&["serve", "--config"]);
         command.arg(file);
+        if let Some(level) = &self.log_level {
+            command.args(["--log-level", level]);
+        }
         Process::spawn(&self.stage, name, &mut command)
     }
 }
@@ -121,11 +158,11 @@ impl Plugin {
     pub fn new(stage: &Stage, name: &str, token: &SoftHsm) -> PluginConfig {
         let config = PluginConfig {
             name: name.to_owned(),
-            binary: binary().to_owned(),
+            binary: built::plugin(),
             directory: stage.make_dir(&format!("{name}.d")),
-            softhsm_conf: token.configuration(),
+            environment: [("SOFTHSM2_CONF".to_owned(), token.configuration())].into(),
             // Everything that could be logged is looked through for secrets.
-            log_level: "debug".to_owned(),
+            log_level: Some("debug".to_owned()),
             stage: stage.clone(),
         };
         let text = format!(
@@ -182,46 +219,6 @@ impl Plugin {
             _ => Ok(()),
         });
     }
-}
-
-/// The plugin's binary: `KLEIDI_BIN`, or built from this checkout once per test process.
-///
-/// # Panics
-///
-/// If it cannot be built.
-pub fn binary() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| match std::env::var_os("KLEIDI_BIN") {
-        Some(binary) => binary.into(),
-        None => built("bin", "kleidi", ""),
-    })
-}
-
-/// A broken twin of the plugin, built from this checkout: an example of the package `kleidi`.
-///
-/// # Panics
-///
-/// If it cannot be built.
-#[must_use]
-pub fn mutant(name: &str) -> PathBuf {
-    built("example", name, "examples")
-}
-
-/// Builds a target of the package `kleidi` as this test was built, and gives its path.
-fn built(kind: &str, name: &str, directory: &str) -> PathBuf {
-    // …/target/<profile>/deps/<this test>
-    let this = std::env::current_exe().expect("a test knows its own path");
-    let profile = this.parent().and_then(Path::parent).expect("tests are in target/<profile>/deps");
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
-    cargo.args(["build", "--quiet", "--locked", "--package", "kleidi", &format!("--{kind}"), name]);
-    if profile.file_name().is_some_and(|profile| profile == "release") {
-        cargo.arg("--release");
-    }
-    let target = profile.parent().expect("tests are in target/<profile>/deps");
-    let status = cargo.env("CARGO_TARGET_DIR", target).status().expect("cargo can be run");
-    assert!(status.success(), "cannot build the {kind} {name}");
-    profile.join(directory).join(name)
 }
 
 /// One connection to a plugin's socket. Each call connects first if the connection is lost.

@@ -95,6 +95,17 @@ impl SoftHsm {
         fs::remove_file(file).expect("the key file can be removed");
     }
 
+    /// Makes, changes or deletes keys with the tool [`crate::built::p11`]; `args` from its command on.
+    ///
+    /// # Panics
+    ///
+    /// If it fails.
+    pub fn p11(&self, args: &[&str]) {
+        let mut command = Command::new(crate::built::p11());
+        command.arg(&self.module).args([&self.token_label, Self::PIN]).args(args);
+        self.run(&mut command);
+    }
+
     /// Changes the PIN in the file, not that of the token.
     ///
     /// # Panics
@@ -174,14 +185,15 @@ impl SoftHsm {
     ///
     /// If it fails.
     pub fn util(&self, args: &[&str]) {
-        let output = Command::new(&self.util)
-            .args(args)
-            .env("SOFTHSM2_CONF", self.configuration())
-            .output()
-            .expect("softhsm2-util can be run");
+        self.run(Command::new(&self.util).args(args));
+    }
+
+    fn run(&self, command: &mut Command) {
+        command.env("SOFTHSM2_CONF", self.configuration());
+        let output = command.output().expect("a tool of SoftHSM's can be run");
         assert!(
             output.status.success(),
-            "softhsm2-util {args:?}: {}{}",
+            "{command:?}: {}{}",
             String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr)
         );

@@ -15,6 +15,7 @@
 //! the module cannot be initialised anew while it is inside. Status says so, Encrypt and Decrypt fail at
 //! once, and [`Pkcs11::stuck_for`] lets systemd's watchdog restart the process.
 
+use std::ffi::CString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,6 +52,8 @@ pub use uri::{ParseUriError, Uri};
 pub struct Settings {
     /// The module's file; an absolute path.
     pub module: PathBuf,
+    /// What the module is initialised with, where it takes anything (NSS softokn does).
+    pub module_parameters: Option<CString>,
     /// Which token.
     pub token: TokenSelector,
     /// Which keys on it.
@@ -73,6 +76,7 @@ impl Settings {
     pub fn new(module: PathBuf, token: TokenSelector, key: KeySelector, pin: PinSource) -> Self {
         Self {
             module,
+            module_parameters: None,
             token,
             key,
             pin,
@@ -93,7 +97,7 @@ pub struct Pkcs11 {
 impl Pkcs11 {
     /// Loads the module. The token is opened by the first call, and again whenever it is lost.
     pub fn new(settings: Settings, random: Arc<dyn Random>) -> Result<Self, BackendError> {
-        let module = Arc::new(Module::load(&settings.module, Arc::clone(&random))?);
+        let module = Arc::new(Module::load(&settings, Arc::clone(&random))?);
         let call_timeout = settings.call_timeout;
         let pool = Pool::new(module, Arc::new(settings), random)?;
         Ok(Self { pool, call_timeout })

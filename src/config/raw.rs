@@ -40,6 +40,7 @@ pub(super) struct Socket {
 pub(super) struct Pkcs11 {
     pub(super) uri: Option<Text>,
     pub(super) module: Option<Text>,
+    pub(super) module_parameters: Option<Text>,
     pub(super) token_label: Option<Text>,
     pub(super) token_serial: Option<Text>,
     pub(super) key_label: Option<Text>,

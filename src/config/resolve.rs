@@ -1,5 +1,6 @@
 //! From what is written to what is meant. Every refusal names the key and what is allowed.
 
+use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -204,6 +205,10 @@ impl Resolver<'_> {
             .unwrap_or_default();
         let text = |text: &str| Ok::<_, String>(text.to_owned());
         let module = self.path(&key("module"), pkcs11.module.as_ref());
+        let parameters = pkcs11.module_parameters.as_ref();
+        let module_parameters = self.parsed(&key("moduleParameters"), parameters, |text| {
+            CString::new(text).map_err(|_| "it must not contain NUL".to_owned())
+        });
         let pin_file = self.parsed(&key("pinFile"), pkcs11.pin_file.as_ref(), pin_file);
         let token_label = self.parsed(&key("tokenLabel"), pkcs11.token_label.as_ref(), text);
         let token_serial = self.parsed(&key("tokenSerial"), pkcs11.token_serial.as_ref(), text);
@@ -233,6 +238,7 @@ impl Resolver<'_> {
         let pin = PinSource::File(pin_file.unwrap_or_default());
         let default = Settings::new(module.unwrap_or_default(), token, selector, pin);
         Settings {
+            module_parameters,
             workers: self.number(&key("workers"), pkcs11.workers.as_ref(), default.workers, 1..=16),
             queue: self.number(&key("queue"), pkcs11.queue.as_ref(), default.queue, 1..=65536),
             call_timeout: self.duration(

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use kleidi_harness::{ApiServer, Etcd, Plugin, SoftHsm, Stage, eventually, mutant, within};
+use kleidi_harness::{ApiServer, Etcd, Plugin, SoftHsm, Stage, built, eventually, within};
 
 use crate::cluster::{CANARY, Cluster, HEALTH_PATIENCE, PROVIDER, secret_key, value_of};
 
@@ -285,7 +285,7 @@ pub fn needs_the_authority_filter_before_1_32(version: &str) {
     let Some(token) = SoftHsm::with_key(&stage, "token", "kek", 1) else { return };
     let Some(etcd) = Etcd::start(&stage) else { return };
     let Some(apiserver) = ApiServer::new(&stage, "apiserver", version, &etcd) else { return };
-    let config = Plugin::new(&stage, "plugin", &token).binary(mutant("without-authority-filter"));
+    let config = Plugin::new(&stage, "plugin", &token).binary(built::mutant("without-authority-filter"));
     let plugin = config.start();
     let apiserver = apiserver.encrypt_with(PROVIDER, &plugin.socket()).start();
     let minor: u32 = version.split('.').nth(1).unwrap().parse().unwrap();

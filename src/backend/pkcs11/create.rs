@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 
 use super::class::describe;
 use super::keys::{self, Attributes};
-use super::module::{Module, find_token, unavailable};
+use super::module::{Module, find_token, matching_tokens, unavailable};
 use super::session::{Failure, Tools};
 use super::{PinSource, Settings};
 use crate::backend::{BackendError, ErrorKind};
@@ -78,7 +78,7 @@ pub fn create(
         .advise("write a configuration of this version first (pinFile)"));
     };
     let _alone = lock_directory(pin_file)?;
-    let module = Module::load(&settings.module, Arc::clone(&random))?;
+    let module = Module::load(settings, Arc::clone(&random))?;
     let creation = Creation { settings, options, pin_file, module: &module, random: &*random };
     creation.run()
 }
@@ -93,20 +93,26 @@ struct Creation<'a> {
 
 impl Creation<'_> {
     fn run(&self) -> Result<Report, BackendError> {
-        let found = self.look_for_token()?;
-        let (token_created, had_pin) = (found.is_none(), self.pin_file.exists());
-        let (slot, info) = match found {
-            Some(found) => found,
-            None => self.create_token()?,
+        let had_pin = self.pin_file.exists();
+        let mut found = self.look_for_token()?;
+        let mut ready = match &found {
+            Some((slot, info)) => info.user_pin_initialized() || self.set_pin(*slot)?,
+            None => false,
         };
-        if !info.user_pin_initialized() {
-            self.set_pin(slot)?;
+        let token_created = !ready;
+        if !ready {
+            let (slot, info) = self.create_token()?;
+            ready = self.set_pin(slot)?;
+            found = Some((slot, info));
         }
-        let pin_created = !had_pin;
+        let Some((slot, info)) = found.filter(|_| ready) else {
+            let reason = "the token does not take the PIN that it was made with";
+            return Err(BackendError::new(ErrorKind::Misconfigured, "log in as SO", reason));
+        };
         let session = self.open(slot, UserType::User, &self.pin(self.pin_file)?)?;
         let key_created = self.create_key(&session)?;
         let token = format!("{:?}, serial {}", info.label(), info.serial_number());
-        Ok(Report { token, token_created, pin_created, key_created })
+        Ok(Report { token, token_created, pin_created: !had_pin, key_created })
     }
 
     /// The token, or `None` if there certainly is none.
@@ -153,6 +159,10 @@ impl Creation<'_> {
             return Err(fail(ErrorKind::Misconfigured, why)
                 .advise("initialise the token with the vendor's tools"));
         };
+        let before: Vec<_> = matching_tokens(context, selector)?
+            .into_iter()
+            .map(|(_, info)| info.serial_number().to_owned())
+            .collect();
         // Both PINs are on the disk before the token knows them: whoever is killed in between goes
         // on with the same ones.
         self.make_pin(&self.options.so_pin_file)?;
@@ -164,22 +174,31 @@ impl Creation<'_> {
         // SoftHSM gives the token another slot, which shows after the next initialisation.
         self.module.finalise();
         self.module.initialise()?;
-        find_token(context, selector)
+        let new = |(_, info): &(Slot, TokenInfo)| !before.iter().any(|b| b == info.serial_number());
+        matching_tokens(context, selector)?.into_iter().find(new).ok_or_else(|| {
+            fail(ErrorKind::Unavailable, "it was made, and is not there")
+        })
     }
 
     /// Gives the user a PIN, as security officer.
-    fn set_pin(&self, slot: Slot) -> Result<(), BackendError> {
+    ///
+    /// `false` if the token does not know the security officer's PIN: where we made the token, SoftHSM
+    /// was killed before it had set it. Such a token never had a user, and no key.
+    fn set_pin(&self, slot: Slot) -> Result<bool, BackendError> {
         let so_pin = self.pin(&self.options.so_pin_file).map_err(|error| {
             error.advise("the token has no user PIN yet, and only the security officer can set it")
         })?;
+        let session = match self.open(slot, UserType::So, &so_pin) {
+            Ok(session) => session,
+            Err(error) if error.kind == ErrorKind::Credentials => return Ok(false),
+            Err(error) => return Err(error),
+        };
         self.make_pin(self.pin_file)?;
-        let pin = self.pin(self.pin_file)?;
-        let session = self.open(slot, UserType::So, &so_pin)?;
         session
-            .init_pin(&pin)
+            .init_pin(&self.pin(self.pin_file)?)
             .map_err(|error| unavailable("set the user PIN".to_owned(), &error))?;
         let _ = session.logout();
-        Ok(())
+        Ok(true)
     }
 
     fn open(
@@ -206,32 +225,48 @@ impl Creation<'_> {
     /// Makes the key unless it is there; says whether it was made.
     fn create_key(&self, session: &Session) -> Result<bool, BackendError> {
         let selector = &self.settings.key;
-        let wanted = self.options.key_id.as_ref().or(selector.id.as_ref());
-        let found = self.find_keys(session)?;
-        let same = |attributes: &Attributes| {
-            wanted.is_none_or(|id| keys::same_id(id, &attributes.id))
+        let asked = self.options.key_id.as_ref().or(selector.id.as_ref());
+        let (whole, stumps) = self.find_keys(session)?;
+        let there = |ids: &[Vec<u8>]| match asked {
+            Some(asked) => ids.iter().any(|id| keys::same_id(id, asked)),
+            None => !ids.is_empty(),
         };
-        if found.iter().any(same) {
+        if there(&whole) {
             return Ok(false);
         }
-        let id = wanted.map_or(FIRST_KEY_ID, Vec::as_slice);
+        let id = match asked {
+            Some(asked) if there(&stumps) => {
+                let attempted = format!("create a key with CKA_ID {}", crate::key_id::hex(asked));
+                let reason = "there is one without a value, left by a creation that was cut off";
+                return Err(BackendError::new(ErrorKind::Misconfigured, attempted, reason)
+                    .advise("delete it with the token's tools, or ask for another --key-id"));
+            }
+            Some(asked) => asked.clone(),
+            // Beside what a creation left that was cut off: it is left alone.
+            None => keys::next_id(&stumps).unwrap_or_else(|| FIRST_KEY_ID.to_vec()),
+        };
         let label = selector.label.as_deref().unwrap_or("kek");
         session
-            .generate_key(&Mechanism::AesKeyGen, &template(label, id))
+            .generate_key(&Mechanism::AesKeyGen, &template(label, &id))
             .map(|_| true)
             .map_err(|error| unavailable(format!("create an {selector}"), &error))
     }
 
-    fn find_keys(&self, session: &Session) -> Result<Vec<Attributes>, BackendError> {
+    /// The `CKA_ID`s of our keys: of those that are whole, and of those that never were.
+    fn find_keys(&self, session: &Session) -> Result<(Vec<Vec<u8>>, Vec<Vec<u8>>), BackendError> {
         let selector = &self.settings.key;
         let tools = Tools::new(self.module.calls(), session, self.random);
         let id = self.options.key_id.as_deref().or(selector.id.as_deref());
-        keys::find(&tools, selector.label.as_deref(), id)
-            .and_then(|found| {
-                let read = |handle| Attributes::read(session, handle).map_err(Failure::Code);
-                found.into_iter().map(read).collect()
-            })
-            .map_err(|failure| failure.explain("look for the key"))
+        let sort = || -> Result<_, Failure> {
+            let (mut whole, mut stumps) = (Vec::new(), Vec::new());
+            for handle in keys::find(&tools, selector.label.as_deref(), id)? {
+                let attributes = Attributes::read(session, handle)?;
+                let stump = keys::never_was_a_key(&tools, handle, &attributes)?;
+                if stump { &mut stumps } else { &mut whole }.push(attributes.id);
+            }
+            Ok((whole, stumps))
+        };
+        sort().map_err(|failure| failure.explain("look for the key"))
     }
 
     fn pin(&self, file: &Path) -> Result<AuthPin, BackendError> {

@@ -182,6 +182,35 @@ pub(super) fn same_id(a: &[u8], b: &[u8]) -> bool {
     order(a) == order(b)
 }
 
+/// The number after the highest of these `CKA_ID`s; `None` if there is none of them.
+pub(super) fn next_id(ids: &[Vec<u8>]) -> Option<Vec<u8>> {
+    let mut next = ids.iter().max_by_key(|id| order(id))?.clone();
+    for byte in next.iter_mut().rev() {
+        *byte = byte.wrapping_add(1);
+        if *byte != 0 {
+            return Some(next);
+        }
+    }
+    next.insert(0, 1);
+    Some(next)
+}
+
+/// Whether this object cannot ever have wrapped anything: what remains when SoftHSM is killed while
+/// it makes a key, with all attributes but the value.
+///
+/// A key that is merely of no use to us, or damaged, is not taken for one: it says that it was made on
+/// the token, or has a check value, or computes.
+pub(super) fn never_was_a_key(
+    tools: &Tools<'_>,
+    handle: ObjectHandle,
+    attributes: &Attributes,
+) -> Result<bool, Failure> {
+    if !attributes.could_be_a_stump() {
+        return Ok(false);
+    }
+    Ok(matches!(check::check(tools, handle, attributes)?, Verdict::Unusable(_)))
+}
+
 fn none_at_all(selector: &KeySelector) -> BackendError {
     let attempted = format!("find an {selector}");
     BackendError::new(ErrorKind::Misconfigured, attempted, "there is none on the token")

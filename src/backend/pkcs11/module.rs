@@ -6,13 +6,14 @@
 //! pkcs11-softhsm.md, sections 0 and 4). So every worker is *inside* ([`Module::enter`]) for the
 //! duration of its C calls, and re-initialising waits until nobody is.
 
+use std::ffi::CString;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
+use cryptoki::context::Pkcs11;
 use cryptoki::error::{Error, RvError};
 use cryptoki::session::{Session, UserType};
 use cryptoki::slot::{Slot, TokenInfo};
@@ -20,10 +21,11 @@ use cryptoki::types::RawAuthPin;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use tokio::time::Instant;
 
+use super::Settings;
 use super::class::{Class, classify, describe};
 use super::keys::Facts;
 use super::pin::PinSource;
-use super::raw::CryptoCalls;
+use super::raw::{CryptoCalls, initialise};
 use crate::backend::{BackendError, ErrorKind, KeySet};
 use crate::random::Random;
 use crate::secret::Secret;
@@ -75,6 +77,8 @@ const EXCLUSIVE_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) struct Module {
     context: Pkcs11,
     calls: CryptoCalls,
+    /// What the module is initialised with.
+    parameters: Option<CString>,
     random: Arc<dyn Random>,
     state: RwLock<State>,
     /// Bumped when an observation found other keys than before: workers then look, too.
@@ -110,7 +114,11 @@ pub(super) struct Inside<'a> {
 
 impl Module {
     /// Loads the module, after checking that only trusted users can replace it.
-    pub(super) fn load(path: &Path, random: Arc<dyn Random>) -> Result<Self, BackendError> {
+    pub(super) fn load(
+        settings: &Settings,
+        random: Arc<dyn Random>,
+    ) -> Result<Self, BackendError> {
+        let path = &settings.module;
         let fail = |reason: String| {
             BackendError::new(
                 ErrorKind::Misconfigured,
@@ -124,6 +132,7 @@ impl Module {
         Ok(Self {
             context,
             calls,
+            parameters: settings.module_parameters.clone(),
             random,
             state: RwLock::default(),
             keys_version: std::sync::atomic::AtomicU64::new(0),
@@ -224,7 +233,7 @@ impl Module {
 
     /// C_Initialize. The caller sees to it that nobody is inside.
     pub(super) fn initialise(&self) -> Result<(), BackendError> {
-        match self.context.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
+        match initialise(&self.context, self.parameters.as_ref()) {
             Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => Ok(()),
             Err(error) => Err(unavailable("initialise the PKCS#11 module".to_owned(), &error)
                 .advise(
@@ -325,20 +334,35 @@ fn facts(info: &TokenInfo) -> Facts {
     ])
 }
 
+/// All initialised tokens that are meant.
+pub(super) fn matching_tokens(
+    context: &Pkcs11,
+    selector: &TokenSelector,
+) -> Result<Vec<(Slot, TokenInfo)>, BackendError> {
+    let slots = context
+        .get_slots_with_token()
+        .map_err(|error| unavailable(format!("find {selector}"), &error))?;
+    // A slot whose token cannot be read is another's trouble, not ours.
+    Ok(slots
+        .into_iter()
+        .filter_map(|slot| Some((slot, context.get_token_info(slot).ok()?)))
+        .filter(|(_, info)| info.token_initialized() && selector.matches(info))
+        .collect())
+}
+
 /// The slot of the one token that is meant.
+///
+/// A token without a user PIN holds no key of ours; beside one that has a PIN it does not count. (It is
+/// what remains when SoftHSM is killed while it makes a token.)
 pub(super) fn find_token(
     context: &Pkcs11,
     selector: &TokenSelector,
 ) -> Result<(Slot, TokenInfo), BackendError> {
     let attempted = || format!("find {selector}");
-    let slots =
-        context.get_slots_with_token().map_err(|error| unavailable(attempted(), &error))?;
-    // A slot whose token cannot be read is another's trouble, not ours.
-    let mut found: Vec<_> = slots
-        .into_iter()
-        .filter_map(|slot| Some((slot, context.get_token_info(slot).ok()?)))
-        .filter(|(_, info)| info.token_initialized() && selector.matches(info))
-        .collect();
+    let mut found = matching_tokens(context, selector)?;
+    if found.iter().any(|(_, info)| info.user_pin_initialized()) {
+        found.retain(|(_, info)| info.user_pin_initialized());
+    }
     match (found.pop(), found.len()) {
         (Some(token), 0) => Ok(token),
         (None, _) => Err(BackendError::new(
@@ -347,12 +371,16 @@ pub(super) fn find_token(
             "no such token is present",
         )
         .advise("bring it back, or create it with: kleidi init")),
-        (Some(_), others) => Err(BackendError::new(
-            ErrorKind::Misconfigured,
-            attempted(),
-            format!("{} tokens match", others + 1),
-        )
-        .advise("name the serial number too (kleidi check --live lists them)")),
+        (Some((_, info)), _) => {
+            let serials = found.iter().map(|(_, info)| info.serial_number());
+            let serials: Vec<_> = serials.chain([info.serial_number()]).collect();
+            Err(BackendError::new(
+                ErrorKind::Misconfigured,
+                attempted(),
+                format!("{} tokens match, with the serial numbers {}", serials.len(), serials.join(", ")),
+            )
+            .advise("name the serial number too (tokenSerial)"))
+        }
     }
 }
 

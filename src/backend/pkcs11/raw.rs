@@ -7,9 +7,11 @@
 //! each operation is Init and one call with room to spare (spec pkcs11-softhsm.md, sections 1 and 2).
 #![allow(unsafe_code)]
 
+use std::ffi::CString;
 use std::path::Path;
+use std::ptr::NonNull;
 
-use cryptoki::context::Function;
+use cryptoki::context::{CInitializeArgs, CInitializeFlags, Function, Pkcs11};
 use cryptoki::error::{Error, Result, Rv};
 use cryptoki::object::ObjectHandle;
 use cryptoki::session::Session;
@@ -133,6 +135,21 @@ impl CryptoCalls {
             Ok(out)
         })
     }
+}
+
+/// C_Initialize, with the module's own parameters if it takes any (NSS softokn does).
+pub(super) fn initialise(context: &Pkcs11, parameters: Option<&CString>) -> Result<()> {
+    let flags = CInitializeFlags::OS_LOCKING_OK;
+    let arguments = match parameters {
+        None => CInitializeArgs::new(flags),
+        Some(text) => {
+            let text = NonNull::from(text.as_c_str()).cast();
+            // SAFETY: a module that has parameters takes a string that ends with NUL; it outlives the
+            // call, which is all that PKCS#11 asks of pReserved, and modules do not write to it.
+            unsafe { CInitializeArgs::new_with_reserved(flags, text) }
+        }
+    };
+    context.initialize(arguments)
 }
 
 impl Mode<'_> {

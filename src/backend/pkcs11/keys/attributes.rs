@@ -91,6 +91,11 @@ impl Attributes {
         weaknesses
     }
 
+    /// Neither made on the token nor with a check value: see `never_was_a_key`.
+    pub(super) fn could_be_a_stump(&self) -> bool {
+        self.local != Some(true) && self.check_value.as_ref().is_none_or(Vec::is_empty)
+    }
+
     /// How the operator finds the key.
     pub(super) fn name(&self) -> String {
         let label = String::from_utf8_lossy(&self.label);

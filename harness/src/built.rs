@@ -1,0 +1,69 @@
+//! Programs of this checkout that tests run.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+
+/// The plugin: `KLEIDI_BIN`, or built from this checkout.
+///
+/// # Panics
+///
+/// If it cannot be built.
+#[must_use]
+pub fn plugin() -> PathBuf {
+    match std::env::var_os("KLEIDI_BIN") {
+        Some(binary) => binary.into(),
+        None => build("kleidi", &["--bin", "kleidi"], "kleidi"),
+    }
+}
+
+/// A broken twin of the plugin: an example of the package `kleidi`.
+///
+/// # Panics
+///
+/// If it cannot be built.
+#[must_use]
+pub fn mutant(name: &str) -> PathBuf {
+    build("kleidi", &["--example", name], &format!("examples/{name}"))
+}
+
+/// The tool that makes and changes keys on a token.
+///
+/// # Panics
+///
+/// If it cannot be built.
+#[must_use]
+pub fn p11() -> PathBuf {
+    build("kleidi-harness", &["--bin", "p11"], "p11")
+}
+
+/// The PKCS#11 module that misbehaves by a script.
+///
+/// # Panics
+///
+/// If it cannot be built.
+#[must_use]
+pub fn pkcs11_shim() -> PathBuf {
+    build("kleidi-pkcs11-shim", &["--lib"], "libkleidi_pkcs11_shim.so")
+}
+
+/// Builds a target as this test was built, and gives the path of `file` in the target directory.
+fn build(package: &str, target: &[&str], file: &str) -> PathBuf {
+    // One cargo at a time: the others would only wait for its lock.
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    // …/target/<profile>/deps/<this test>
+    let this = std::env::current_exe().expect("a test knows its own path");
+    let profile = this.ancestors().find(|path| path.join(".fingerprint").is_dir());
+    let profile = profile.expect("a test is in target/<profile>");
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
+    cargo.args(["build", "--quiet", "--package", package]).args(target);
+    if profile.file_name().is_some_and(|profile| profile == "release") {
+        cargo.arg("--release");
+    }
+    cargo.env("CARGO_TARGET_DIR", profile.parent().expect("target/<profile>"));
+    let status = cargo.status().expect("cargo can be run");
+    assert!(status.success(), "cannot build {target:?} of {package}");
+    profile.join(file)
+}

@@ -1,0 +1,95 @@
+//! The command line: exit codes that tell a fault of the configuration from an outage.
+
+use std::process::Output;
+
+use kleidi_harness::{Plugin, SoftHsm, Stage};
+
+use crate::{running, wait_outage};
+
+fn text(output: &Output) -> String {
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+#[test]
+fn exit_codes_tell_whose_fault_it_is() {
+    let stage = Stage::new("exit codes");
+    let Some(token) = SoftHsm::with_key(&stage, "token", "kek", 1) else { return };
+    let config = Plugin::new(&stage, "plugin", &token);
+    let code = |args: &[&str]| {
+        let output = config.run(args);
+        (output.status.code().unwrap(), text(&output))
+    };
+    for (args, wanted) in [
+        (&["version"][..], 0),
+        (&["--version"], 0),
+        (&["--help"], 0),
+        (&["completions", "bash"], 0),
+        (&["check"], 0),
+        (&["check", "--live"], 0),
+        (&["--nonsense"], 64),
+        (&["nonsense"], 64),
+        (&["--log-level", "loud"], 64),
+        (&["--listen", "tcp://127.0.0.1:1"], 64),
+        (&["check", "--config", "/nonexistent.yaml"], 78),
+        (&["serve", "--config", "/nonexistent.yaml"], 78),
+        (&["init", "--config", "/nonexistent.yaml"], 78),
+        (&["status", "--socket", "/nonexistent.sock"], 69),
+        (&["-provider", "hvault"], 64),
+    ] {
+        let (code, said) = code(args);
+        assert_eq!(code, wanted, "{args:?}: {said}");
+        assert!(!said.is_empty(), "{args:?} says something");
+    }
+    token.take_away();
+    let (unavailable, said) = code(&["check", "--live"]);
+    assert_eq!(unavailable, 69, "an outage: {said}");
+    token.bring_back();
+    token.write_pin("not-the-pin-1111");
+    let (refused, said) = code(&["check", "--live"]);
+    assert_eq!(refused, 78, "a wrong PIN: {said}");
+    assert!(said.contains("CKR_PIN_INCORRECT"), "{said}");
+}
+
+#[test]
+fn status_is_fit_for_a_probe() {
+    let Some((_stage, token, plugin)) = running("status") else { return };
+    let socket = plugin.socket().display().to_string();
+    let status = || plugin.config().run(&["status", "--socket", &socket]);
+    let key_id = plugin.key_id();
+    let output = status();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(said, format!("healthz  ok\nversion  v2\nkey_id   {key_id}\n"));
+    token.take_away();
+    wait_outage(&plugin);
+    let output = status();
+    assert_eq!(output.status.code(), Some(69), "{output:?}");
+    assert!(text(&output).contains("Unavailable: the KMS is out of order"), "{output:?}");
+}
+
+/// A flag wins over the environment, the environment over the file.
+#[test]
+fn flags_win_over_the_environment_and_that_over_the_file() {
+    let stage = Stage::new("precedence");
+    let Some(token) = SoftHsm::with_key(&stage, "token", "kek", 1) else { return };
+    let config = Plugin::new(&stage, "plugin", &token);
+    let (flag, variable) = (stage.path("flag.sock"), stage.path("variable.sock"));
+    for (args, environment, socket) in [
+        (vec![], None, config.socket()),
+        (vec![], Some(&variable), variable.clone()),
+        (vec!["--listen", flag.to_str().unwrap()], Some(&variable), flag.clone()),
+    ] {
+        let mut command = config.command(&args);
+        command.env("KLEIDI_CONFIG", config.file());
+        if let Some(variable) = environment {
+            command.env("KLEIDI_LISTEN", variable);
+        }
+        let mut process = kleidi_harness::Process::spawn(&stage, "precedence", &mut command);
+        let mut client = kleidi_harness::Client::new(&socket);
+        process.wait_ready(|| client.status().map_err(|error| error.to_string()));
+    }
+}
