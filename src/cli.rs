@@ -10,6 +10,8 @@ mod check;
 mod init;
 mod serve;
 mod status;
+#[cfg(test)]
+mod tests;
 
 use crate::backend::{BackendError, ErrorKind};
 use crate::config::{DEFAULT_FILE, LogFormat, LogLevel};
@@ -50,6 +52,12 @@ impl From<&BackendError> for Exit {
     }
 }
 
+/// Version and, where the build was told, commit.
+const VERSION: &str = match option_env!("KLEIDI_VERSION") {
+    Some(version) => version,
+    None => env!("CARGO_PKG_VERSION"),
+};
+
 const EXIT_CODES: &str = "\
 Exit codes:
    0  all went well; serve: ended by SIGTERM or SIGINT
@@ -64,7 +72,7 @@ Exit codes:
 #[derive(Debug, Parser)]
 #[command(
     name = "kleidi",
-    version,
+    version = VERSION,
     after_help = EXIT_CODES,
     args_conflicts_with_subcommands = true,
     max_term_width = 100
@@ -201,7 +209,7 @@ fn run(wiring: Wiring) -> Exit {
             clap_complete::generate(shell, &mut Cli::command(), "kleidi", &mut std::io::stdout());
             Exit::Ok
         }
-        Command::Version => say(&format!("kleidi {}", env!("CARGO_PKG_VERSION"))),
+        Command::Version => say(&format!("kleidi {VERSION}")),
     }
 }
 

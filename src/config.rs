@@ -11,6 +11,8 @@ mod error;
 mod legacy;
 mod raw;
 mod resolve;
+#[cfg(test)]
+mod tests;
 
 use crate::backend::pkcs11::Settings;
 use crate::provider::Health;
@@ -132,17 +134,29 @@ impl Config {
         }
         let file = serde_saphyr::from_str(content).map_err(|error| {
             let position = error.location().map(|at| (at.line(), at.column()));
-            let text = error.without_snippet().to_string();
-            // The position comes first in our messages.
-            let message = text.rsplit_once(" at line ").map_or(&*text, |(message, _)| message);
-            ConfigError(vec![Problem {
-                file: Some(path.to_owned()),
-                position,
-                key: String::new(),
-                message: message.to_owned(),
-            }])
+            let message = in_words(&error.without_snippet().to_string());
+            let file = Some(path.to_owned());
+            ConfigError(vec![Problem { file, position, key: String::new(), message }])
         })?;
         resolve::resolve(path, &file, overrides)
+    }
+}
+
+/// What the YAML library says, for somebody who does not program with it.
+fn in_words(said: &str) -> String {
+    // The position comes first in our messages.
+    let said = said.rsplit_once(" at line ").map_or(said, |(message, _)| message);
+    match said {
+        "unexpected end of input" => "the file is empty".to_owned(),
+        "expected mapping start" => "keys with values are expected here".to_owned(),
+        "expected string scalar" => "a single value is expected here".to_owned(),
+        said if said.starts_with("multiple YAML documents") => {
+            "a second document begins here; one is expected".to_owned()
+        }
+        said => match said.strip_prefix("duplicate mapping key: ") {
+            Some(rest) => format!("{} is there twice", rest.split(',').next().unwrap_or(rest)),
+            None => said.to_owned(),
+        },
     }
 }
 

@@ -18,7 +18,10 @@ pub(crate) fn apply(lock_memory: bool) {
     if lock_memory {
         match lock_all() {
             Ok(()) => debug!("memory is locked"),
-            Err(why) => warn!(why, "memory is not locked: seeds may be swapped to the disk; give CAP_IPC_LOCK or LimitMEMLOCK=infinity, encrypt the swap, or set lockMemory: false"),
+            Err(why) => warn!(
+                why,
+                "memory is not locked: seeds may be swapped to the disk; give CAP_IPC_LOCK or LimitMEMLOCK=infinity, encrypt the swap, or set lockMemory: false"
+            ),
         }
     }
 }

@@ -5,8 +5,12 @@ use std::str::FromStr;
 
 use sha2::{Digest, Sha256};
 
-/// Longest [`KeyId`] in bytes; kube-apiserver accepts up to 1024 (spec section 4).
+/// Longest [`KeyId`] in bytes; kube-apiserver accepts up to 1024 (k8s.io/apiserver
+/// pkg/storage/value/encrypt/envelope/kmsv2/envelope.go, `keyIDMaxSize`).
 pub const KEY_ID_BYTES_MAX: usize = FINGERPRINT_HEX + 1 + VERSION_BYTES_MAX;
+
+// Our own, stricter rule: it is stored with every object.
+const _: () = assert!(KEY_ID_BYTES_MAX <= 64);
 
 /// Longest [`Version`] in bytes.
 pub const VERSION_BYTES_MAX: usize = 31;

@@ -43,15 +43,18 @@
 //!
 //! # What depends on what
 //!
-//! Arrows point one way; a test (`tests::arrows`) keeps them so.
+//! Arrows point one way; a test (`tests::arrows_point_one_way`) keeps them so.
 //!
 //! ```text
-//! cli       → config, server, socket, service, provider, backend, telemetry, …   (wires it up)
-//! server    → service, authority, socket         knows connections; no keys
-//! service   → provider                           knows gRPC; no crypto, no I/O
-//! provider  → backend, key_id                    knows keys and rotation; no gRPC
-//! backend   → key_id, secret, limits             knows one KMS; no key policy beyond it
-//! leaves:     authority, key_id, limits, random, secret         (depend on nothing of ours)
+//! cli       → everything                    wires it up; the only place that ends the process
+//! socket    → server                        gives connections; knows who may connect
+//! server    → service, provider, authority  knows connections and shutdown; no keys
+//! service   → provider                      knows gRPC; no crypto, no I/O
+//! provider  → backend                       knows keys and rotation; no gRPC, no KMS
+//! backend   → (leaves)                      knows one KMS; no key policy beyond it
+//! config    → backend, provider, socket     makes their settings from text
+//! telemetry → config,  notify → provider
+//! leaves:     authority, hardening, key_id, limits, random, secret
 //! ```
 //!
 //! # Why the backend looks as it does
@@ -96,3 +99,5 @@ pub mod server;
 pub mod service;
 pub mod socket;
 mod telemetry;
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-/// Longest `ciphertext` of an Encrypt answer in bytes; kube-apiserver refuses a longer one.
+/// Longest `ciphertext` of an Encrypt answer in bytes; kube-apiserver refuses a longer one
+/// (k8s.io/apiserver pkg/storage/value/encrypt/envelope/kmsv2/envelope.go, `encryptedDEKSourceMaxSize`).
 pub const CIPHERTEXT_BYTES_MAX: usize = 1024;
 
 /// Longest request message in bytes: a ciphertext, a key_id and 32 KiB of annotations are the most
@@ -19,6 +20,12 @@ pub const CONNECTIONS_MAX: usize = 1024;
 /// Calls in flight per connection; more wait in the client.
 pub const STREAMS_PER_CONNECTION_MAX: u32 = 256;
 
+/// Calls in flight over all connections; more are refused at once.
+pub const CALLS_MAX: u32 = 4096;
+
+/// How long answers may take to reach their clients after the last call has ended at shutdown.
+pub const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// Longest time for one call when the client states no deadline or a later one. Below
 /// kube-apiserver's default timeout of 3 s, so that it hears our reason and not its own timeout.
 pub const CALL_TIMEOUT: Duration = Duration::from_millis(2500);
@@ -34,5 +41,3 @@ pub const OBSERVE_GAP_MIN: Duration = Duration::from_millis(50);
 
 /// Wait after a failed `accept`, for instance while file descriptors are used up.
 pub const ACCEPT_RETRY: Duration = Duration::from_millis(100);
-
-const _: () = assert!(crate::key_id::KEY_ID_BYTES_MAX <= 64);

@@ -32,15 +32,15 @@ pub(crate) fn stopping() {
 /// Keeps `systemctl status` up to date.
 pub(crate) async fn report(mut states: watch::Receiver<State>) {
     loop {
-        let status = {
-            let state = states.borrow_and_update();
-            match (&state.outage, &state.keys) {
+        let line = {
+            let known = states.borrow_and_update();
+            match (&known.outage, &known.keys) {
                 (Some(outage), _) => format!("KMS out of order: {}", outage.error),
                 (None, Some(keys)) => format!("in order, key {}", keys.current.id),
                 (None, None) => "starting".to_owned(),
             }
         };
-        notify(&[NotifyState::Status(&status)]);
+        notify(&[NotifyState::Status(&line)]);
         if states.changed().await.is_err() {
             return;
         }

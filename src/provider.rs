@@ -14,9 +14,10 @@ pub mod error;
 pub mod monitor;
 pub mod snapshot;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
-use crate::backend::{Backend, BackendError, ErrorKind, ForeignRequest, UnwrapRequest, WrapRequest};
+pub use crate::backend::ErrorKind;
+use crate::backend::{Backend, BackendError, ForeignRequest, UnwrapRequest, WrapRequest};
 use crate::key_id::KeyId;
 use crate::limits;
 use crate::random::Random;
@@ -230,6 +231,7 @@ impl Provider {
     }
 
     /// What is known of the KMS, as it changes.
+    #[must_use]
     pub fn states(&self) -> watch::Receiver<State> {
         self.monitor.subscribe()
     }

@@ -12,15 +12,20 @@ use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
+
+#[cfg(test)]
+mod tests;
 
 use crate::authority::AnyAuthority;
 use crate::limits;
 use crate::provider::Provider;
 use crate::service::Service;
+
+const CALLS_MAX: usize = limits::CALLS_MAX as usize;
 
 /// Where connections come from.
 pub trait Incoming: Send {
@@ -48,7 +53,7 @@ pub struct Options {
 pub enum Drained {
     /// All were answered.
     All,
-    /// Some were cut off at the end of the grace period; this many connections had them.
+    /// This many were cut off at the end of the grace period.
     CutOff(usize),
 }
 
@@ -60,6 +65,7 @@ pub async fn serve<I: Incoming>(
     shutdown: impl Future<Output = ()> + Send,
 ) -> Drained {
     let (stopping, _) = watch::channel(false);
+    let calls = Arc::new(Semaphore::new(CALLS_MAX));
     let mut connections = JoinSet::new();
     tokio::pin!(shutdown);
     loop {
@@ -70,7 +76,7 @@ pub async fn serve<I: Incoming>(
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
             accepted = incoming.accept(), if !full => match accepted {
                 Ok(stream) => {
-                    let service = Service::for_connection(Arc::clone(&provider));
+                    let service = Service::for_connection(Arc::clone(&provider), Arc::clone(&calls));
                     let stopping = stopping.subscribe();
                     if options.any_authority {
                         connections.spawn(connection(AnyAuthority::new(stream), service, stopping));
@@ -88,15 +94,18 @@ pub async fn serve<I: Incoming>(
     // The socket closes with `incoming`: nobody new comes in while the others finish.
     drop(incoming);
     stopping.send_replace(true);
-    drain(connections, Instant::now() + options.grace).await
+    drain(connections, &calls, options.grace).await
 }
 
-async fn drain(mut connections: JoinSet<()>, deadline: Instant) -> Drained {
-    while !connections.is_empty() {
-        if timeout_at(deadline, connections.join_next()).await.is_err() {
-            return Drained::CutOff(connections.len());
-        }
+/// Waits for the calls in flight, and then a moment for their answers to go out: a client that keeps
+/// its connection open, or never says anything on it, does not keep us.
+async fn drain(mut connections: JoinSet<()>, calls: &Semaphore, grace: Duration) -> Drained {
+    let none_left = calls.acquire_many(limits::CALLS_MAX);
+    if timeout(grace, none_left).await.is_err() {
+        return Drained::CutOff(CALLS_MAX - calls.available_permits());
     }
+    let closed = async { while connections.join_next().await.is_some() {} };
+    let _ = timeout(limits::FLUSH_TIMEOUT, closed).await;
     Drained::All
 }
 

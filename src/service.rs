@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
@@ -24,7 +25,8 @@ use kleidi_proto::kms::{
     DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse, StatusRequest, StatusResponse,
 };
 
-/// The protocol version: `v2` since Kubernetes 1.29; it must never change (spec section 1).
+/// The protocol version: `v2` since Kubernetes 1.29. It must never change: kube-apiserver remembers it
+/// (k8s.io/apiserver pkg/server/options/encryptionconfig/config.go, `isKMSv2ProviderHealthyAndMaybeRotateDEK`).
 const VERSION: &str = "v2";
 
 /// The only `healthz` that is not an error. An outage is a gRPC error instead: with any other text
@@ -35,13 +37,27 @@ const HEALTHZ_OK: &str = "ok";
 pub struct Service {
     provider: Arc<Provider>,
     announced: Announced,
+    /// One permit per call in flight.
+    calls: Arc<Semaphore>,
 }
 
 impl Service {
     /// The gRPC server for one connection, with the limits on messages.
-    pub fn for_connection(provider: Arc<Provider>) -> KeyManagementServiceServer<Self> {
-        KeyManagementServiceServer::new(Self { provider, announced: Announced::default() })
+    #[must_use]
+    pub fn for_connection(
+        provider: Arc<Provider>,
+        calls: Arc<Semaphore>,
+    ) -> KeyManagementServiceServer<Self> {
+        let service = Self { provider, announced: Announced::default(), calls };
+        KeyManagementServiceServer::new(service)
             .max_decoding_message_size(limits::REQUEST_BYTES_MAX)
+    }
+
+    /// Held for the duration of a call; shutdown waits until all are given back.
+    fn begin(&self) -> Result<SemaphorePermit<'_>, Status> {
+        self.calls
+            .try_acquire()
+            .map_err(|_| Status::resource_exhausted("too many calls are in flight"))
     }
 }
 
@@ -51,6 +67,7 @@ impl KeyManagementService for Service {
         &self,
         request: Request<StatusRequest>,
     ) -> Result<Response<StatusResponse>, Status> {
+        let _call = self.begin()?;
         let deadline = deadline(request.metadata());
         match self.provider.status(&self.announced, deadline).await {
             Ok(key_id) => Ok(Response::new(StatusResponse {
@@ -66,6 +83,7 @@ impl KeyManagementService for Service {
         &self,
         request: Request<EncryptRequest>,
     ) -> Result<Response<EncryptResponse>, Status> {
+        let _call = self.begin()?;
         let deadline = deadline(request.metadata());
         let EncryptRequest { plaintext, uid } = request.into_inner();
         match self.provider.encrypt(&self.announced, Secret::from(plaintext), deadline).await {
@@ -85,6 +103,7 @@ impl KeyManagementService for Service {
         &self,
         request: Request<DecryptRequest>,
     ) -> Result<Response<DecryptResponse>, Status> {
+        let _call = self.begin()?;
         let deadline = deadline(request.metadata());
         let DecryptRequest { ciphertext, uid, key_id, annotations } = request.into_inner();
         let annotations: Annotations = annotations;

@@ -3,6 +3,7 @@
 //! Whoever can connect can have every seed unwrapped, so the socket is 0600 from its first moment,
 //! its directory is checked, and the peer's uid is compared with a list at every connection.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::linux::net::SocketAddrExt as _;
@@ -42,7 +43,7 @@ const REFUSAL_LOG_PERIOD: Duration = Duration::from_secs(60);
 /// A listening socket that lets only the allowed users in.
 #[derive(Debug)]
 pub struct Listener {
-    listener: UnixListener,
+    socket: UnixListener,
     users: BTreeSet<u32>,
     /// When each refused uid was last logged.
     refused: BTreeMap<u32, Instant>,
@@ -62,15 +63,12 @@ impl Listener {
             }
             None => bind(address, access)?,
         };
-        let io = |source| SocketError::Io {
-            attempted: "listen on",
-            path: address.to_string(),
-            source,
-        };
+        let io =
+            |source| SocketError::Io { attempted: "listen on", path: address.to_string(), source };
         listener.set_nonblocking(true).map_err(io)?;
-        let listener = UnixListener::from_std(listener).map_err(io)?;
+        let socket = UnixListener::from_std(listener).map_err(io)?;
         let users = access.users.clone();
-        Ok(Self { listener, users, refused: BTreeMap::new(), _claim: claim })
+        Ok(Self { socket, users, refused: BTreeMap::new(), _claim: claim })
     }
 
     /// Whether this client may talk to us; says so in the log if not.
@@ -87,8 +85,8 @@ impl Listener {
         }
         let now = Instant::now();
         self.refused.retain(|_, then| now.duration_since(*then) < REFUSAL_LOG_PERIOD);
-        if !self.refused.contains_key(&peer.uid()) {
-            self.refused.insert(peer.uid(), now);
+        if let Entry::Vacant(first) = self.refused.entry(peer.uid()) {
+            first.insert(now);
             warn!(
                 uid = peer.uid(),
                 pid = peer.pid(),
@@ -104,7 +102,7 @@ impl Incoming for Listener {
 
     async fn accept(&mut self) -> io::Result<UnixStream> {
         loop {
-            let (stream, _) = self.listener.accept().await?;
+            let (stream, _) = self.socket.accept().await?;
             if self.admit(&stream) {
                 return Ok(stream);
             }

@@ -129,7 +129,6 @@ impl ApiServer {
     /// # Panics
     ///
     /// If it is refused.
-    #[allow(clippy::panic, reason = "the test says that it works")]
     pub fn create_secret(&self, name: &str, value: &str) {
         if let Err(error) = self.try_create_secret(name, value) {
             panic!("cannot create the Secret {name}: {error:?}");
@@ -141,7 +140,6 @@ impl ApiServer {
     /// # Panics
     ///
     /// If it is refused.
-    #[allow(clippy::panic, reason = "the test says that it works")]
     pub fn create_config_map(&self, name: &str, value: &str) {
         let object = json!({
             "apiVersion": "v1",
@@ -149,7 +147,8 @@ impl ApiServer {
             "metadata": {"name": name, "namespace": "default"},
             "data": {"value": value},
         });
-        if let Err(error) = self.call("POST", "/api/v1/namespaces/default/configmaps", Some(&object))
+        if let Err(error) =
+            self.call("POST", "/api/v1/namespaces/default/configmaps", Some(&object))
         {
             panic!("cannot create the ConfigMap {name}: {error:?}");
         }

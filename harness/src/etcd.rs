@@ -88,7 +88,6 @@ impl Etcd {
             .collect()
     }
 
-    #[allow(clippy::panic, reason = "etcd is not what is tested")]
     fn call(&self, method: &str, request: &Value) -> Value {
         match self.http.send("POST", &format!("/v3/kv/{method}"), Some(request)) {
             Ok(answer) if answer.status == 200 => {

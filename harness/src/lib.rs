@@ -22,6 +22,13 @@
 //! **A test that could not run is not a pass**: where a component is missing, [`components`] says so
 //! on standard error and returns nothing, and with `CI=true` it fails the test.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "without its parts a test cannot go on"
+)]
+
 mod apiserver;
 pub mod built;
 pub mod components;

@@ -298,12 +298,11 @@ impl Client {
         let lost = |error: String| tonic::Status::unknown(error);
         let (socket, connection) = (&self.socket, &mut self.connection);
         let answer = async {
-            let client = match connection.take() {
-                Some(client) => client,
-                None => {
-                    let stream = UnixStream::connect(socket).await.map_err(|e| lost(e.to_string()))?;
-                    connect(stream).await.map_err(|error| lost(error.to_string()))?
-                }
+            let client = if let Some(client) = connection.take() {
+                client
+            } else {
+                let stream = UnixStream::connect(socket).await.map_err(|e| lost(e.to_string()))?;
+                connect(stream).await.map_err(|error| lost(error.to_string()))?
             };
             let answer = call(client.clone()).await;
             match &answer {
@@ -327,6 +326,7 @@ impl Client {
 /// # Panics
 ///
 /// If it is not in that time.
+#[must_use]
 pub fn wait_healthy(plugin: &Plugin, patience: Duration) -> String {
     within(patience, "Status to be ok", || {
         plugin.client().status().map(|status| status.key_id).map_err(|error| error.to_string())

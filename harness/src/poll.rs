@@ -1,6 +1,7 @@
 //! Waiting for a stated condition.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Pause between two looks.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -23,11 +24,7 @@ pub fn eventually<T>(what: &str, look: impl FnMut() -> Result<T, String>) -> T {
 ///
 /// With `what` and the last thing seen, when the condition has not come true in `patience`.
 #[allow(clippy::disallowed_methods, clippy::panic, reason = "this is the place that waits")]
-pub fn within<T>(
-    patience: Duration,
-    what: &str,
-    mut look: impl FnMut() -> Result<T, String>,
-) -> T {
+pub fn within<T>(patience: Duration, what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
     let begin = Instant::now();
     loop {
         match look() {

@@ -29,7 +29,6 @@ impl Process {
     ///
     /// If it cannot be started.
     #[must_use]
-    #[allow(clippy::panic, reason = "without the process there is no test")]
     pub fn spawn(stage: &Stage, name: &str, command: &mut Command) -> Self {
         let log = stage.path(&format!("{name}.log"));
         let spawn = || -> io::Result<Child> {
@@ -106,7 +105,6 @@ impl Process {
     /// # Panics
     ///
     /// With the end of its log, if it ends first or is not ready in a minute.
-    #[allow(clippy::panic, reason = "without the process there is no test")]
     pub fn wait_ready<T>(&mut self, mut ready: impl FnMut() -> Result<T, String>) -> T {
         let what = format!("{} to be ready", self.name);
         eventually(&what, || {

@@ -72,11 +72,13 @@ impl SoftHsm {
 
     /// Makes the token.
     pub fn init_token(&self) {
-        self.util(&["--init-token", "--free", "--label", &self.token_label]
-            .iter()
-            .chain(&["--pin", Self::PIN, "--so-pin", Self::SO_PIN])
-            .copied()
-            .collect::<Vec<_>>());
+        self.util(
+            &["--init-token", "--free", "--label", &self.token_label]
+                .iter()
+                .chain(&["--pin", Self::PIN, "--so-pin", Self::SO_PIN])
+                .copied()
+                .collect::<Vec<_>>(),
+        );
     }
 
     /// Adds a key with this value to the token.
@@ -89,8 +91,17 @@ impl SoftHsm {
         fs::write(&file, key).expect("the key file can be written");
         let (path, id) = (file.display().to_string(), format!("{id:02x}"));
         self.util(&[
-            "--import", &path, "--aes", "--token", &self.token_label, "--label", label, "--id", &id,
-            "--pin", Self::PIN,
+            "--import",
+            &path,
+            "--aes",
+            "--token",
+            &self.token_label,
+            "--label",
+            label,
+            "--id",
+            &id,
+            "--pin",
+            Self::PIN,
         ]);
         fs::remove_file(file).expect("the key file can be removed");
     }

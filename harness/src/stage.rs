@@ -25,7 +25,6 @@ impl Stage {
     ///
     /// If it cannot be made.
     #[must_use]
-    #[allow(clippy::expect_used, reason = "without a directory there is no test")]
     pub fn new(name: &str) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -56,7 +55,6 @@ impl Stage {
     ///
     /// If it cannot be made.
     #[must_use]
-    #[allow(clippy::expect_used, reason = "without a directory there is no test")]
     pub fn make_dir(&self, name: &str) -> PathBuf {
         let path = self.path(name);
         fs::create_dir_all(&path).expect("a directory for a part of the test");
@@ -70,7 +68,6 @@ impl Stage {
     ///
     /// With the file's name, if one is found; and if there is no file to look at, because then
     /// nothing was checked.
-    #[allow(clippy::panic, reason = "this is an assertion")]
     pub fn assert_absent(&self, secrets: &[&[u8]], of_interest: impl Fn(&Path) -> bool) {
         let mut files = Vec::new();
         collect(&self.0.path, &mut files);
@@ -80,9 +77,8 @@ impl Stage {
             let Ok(content) = fs::read(file) else { continue };
             for secret in secrets {
                 for (form, needle) in forms(secret) {
-                    if contains(&content, &needle) {
-                        panic!("{} holds a secret ({form})", file.display());
-                    }
+                    let found = contains(&content, &needle);
+                    assert!(!found, "{} holds a secret ({form})", file.display());
                 }
             }
         }
@@ -118,13 +114,13 @@ fn collect(directory: &Path, files: &mut Vec<PathBuf>) {
 
 /// The ways in which bytes get into logs.
 fn forms(secret: &[u8]) -> [(&'static str, Vec<u8>); 5] {
-    let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex: Vec<_> = secret.iter().map(|byte| format!("{byte:02x}")).collect();
     let list: Vec<_> = secret.iter().map(ToString::to_string).collect();
     // The last group of base64 depends on what follows: it is left out.
     let whole = &secret[..secret.len() / 3 * 3];
     [
         ("as it is", secret.to_vec()),
-        ("hex", hex.into_bytes()),
+        ("hex", hex.concat().into_bytes()),
         ("base64", STANDARD.encode(whole).into_bytes()),
         ("base64 for URLs", URL_SAFE.encode(whole).into_bytes()),
         ("list of numbers", list.join(", ").into_bytes()),

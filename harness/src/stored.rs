@@ -19,7 +19,8 @@ impl Stored {
             let start = String::from_utf8_lossy(&value[..value.len().min(40)]);
             format!("it does not begin with {ETCD_PREFIX}: {start:?}")
         })?;
-        let colon = rest.iter().position(|byte| *byte == b':').ok_or("there is no provider name")?;
+        let colon =
+            rest.iter().position(|byte| *byte == b':').ok_or("there is no provider name")?;
         let provider = String::from_utf8_lossy(&rest[..colon]).into_owned();
         let object = EncryptedObject::decode(&rest[colon + 1..]).map_err(|e| e.to_string())?;
         Ok(Self { provider, object })

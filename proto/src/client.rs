@@ -21,8 +21,7 @@ pub async fn connect<S>(stream: S) -> hyper::Result<KeyManagementServiceClient<C
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (sender, connection) =
-        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+    let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
     // Its end shows in the calls.
     tokio::spawn(connection);
     let origin = http::Uri::from_static("http://localhost");

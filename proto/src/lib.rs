@@ -17,6 +17,7 @@ pub mod client;
 /// The plugin interface: `Status`, `Encrypt`, `Decrypt`.
 ///
 /// Messages with a seed in clear print `<redacted>` in its place.
+#[allow(clippy::pedantic, reason = "generated")]
 pub mod kms {
     include!("gen/kms.rs");
 
@@ -37,6 +38,7 @@ pub mod kms {
 }
 
 /// The stored record: [`encryption::EncryptedObject`].
+#[allow(clippy::pedantic, reason = "generated")]
 pub mod encryption {
     include!("gen/encryption.rs");
 

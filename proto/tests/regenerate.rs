@@ -2,6 +2,8 @@
 //!
 //! `UPDATE=1 cargo test -p kleidi-proto --test regenerate` writes them anew.
 
+#![allow(clippy::expect_used, reason = "this is a test")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

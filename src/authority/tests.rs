@@ -11,7 +11,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 
 use super::{AnyAuthority, AuthorityFilter, HELD_BYTES_MAX};
-use client::{Client, CONTINUATION, Frame, HEADERS, PREFACE};
+use client::{CONTINUATION, Client, Frame, HEADERS, PREFACE};
 
 /// First HEADERS payload of a kube-apiserver 1.37.2 on a file socket, as captured.
 const BLOCK_1_37_2: &str = "8386459763b897cc5f5a0750e62d25a93b8b677310ac6e48d36a3f4186a0e41d139d095f8b1d75d0620d263d4c4d65647a8a9acac8b4c7602bbc25c340027465864d833505b11f408e9acac8b0c842d6958b510f21aa9b839bd9ab40899acac8b24d494f6a7f8613ef3e17436f";
@@ -92,25 +92,31 @@ fn malformed_input_goes_through_untouched() {
         ("HTTP/1.1", b"GET / HTTP/1.1\r\nhost: a\r\n\r\n".to_vec()),
         ("index 0", connection([Frame::new(HEADERS, 0x4, 1, vec![0x80]), ok.clone()])),
         ("integer too long", connection([Frame::new(HEADERS, 0x4, 1, vec![0xff; 9]), ok.clone()])),
-        ("block ends in a string", connection([
-            Frame::new(HEADERS, 0x4, 1, vec![0x44, 9, b'/']),
-            ok.clone(),
-        ])),
-        ("padding longer than the frame", connection([
-            Frame::new(HEADERS, 0xc, 1, vec![9, 0x82]),
-            ok.clone(),
-        ])),
+        (
+            "block ends in a string",
+            connection([Frame::new(HEADERS, 0x4, 1, vec![0x44, 9, b'/']), ok.clone()]),
+        ),
+        (
+            "padding longer than the frame",
+            connection([Frame::new(HEADERS, 0xc, 1, vec![9, 0x82]), ok.clone()]),
+        ),
         ("no pad length", connection([Frame::new(HEADERS, 0xc, 1, Vec::new()), ok.clone()])),
-        ("no room for priority", connection([Frame::new(HEADERS, 0x24, 1, vec![0; 4]), ok.clone()])),
-        ("continuation of nothing", connection([
-            Frame::new(CONTINUATION, 0x4, 1, literal.clone()),
-            ok.clone(),
-        ])),
-        ("data inside a block", connection([
-            Frame::new(HEADERS, 0, 1, vec![0x82]),
-            Frame::new(0, 0, 1, vec![1, 2, 3]),
-            ok.clone(),
-        ])),
+        (
+            "no room for priority",
+            connection([Frame::new(HEADERS, 0x24, 1, vec![0; 4]), ok.clone()]),
+        ),
+        (
+            "continuation of nothing",
+            connection([Frame::new(CONTINUATION, 0x4, 1, literal.clone()), ok.clone()]),
+        ),
+        (
+            "data inside a block",
+            connection([
+                Frame::new(HEADERS, 0, 1, vec![0x82]),
+                Frame::new(0, 0, 1, vec![1, 2, 3]),
+                ok.clone(),
+            ]),
+        ),
         ("headers inside a block", connection([Frame::new(HEADERS, 0, 1, vec![0x82]), ok])),
     ] {
         assert_eq!(filtered(&bytes, &[]), bytes, "{what}");

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Exit, InitArgs, complain, say};
 use crate::backend::Backend;
-use crate::backend::pkcs11::{Pkcs11, PinSource, create};
+use crate::backend::pkcs11::{PinSource, Pkcs11, create};
 use crate::config::{Config, Overrides};
 use crate::limits;
 use crate::random::OsRandom;
@@ -25,7 +25,7 @@ pub(super) fn run(args: &InitArgs) -> Exit {
         key_id: args.key_id.clone().map(|id| id.0),
     };
     let mut settings = config.pkcs11;
-    let report = match create::create(&settings, &options, Arc::new(OsRandom)) {
+    let report = match create::create(&settings, &options, &(Arc::new(OsRandom) as _)) {
         Ok(report) => report,
         Err(error) => return complain(&error, Exit::from(&error)),
     };

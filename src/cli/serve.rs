@@ -33,7 +33,7 @@ pub(super) fn run(args: &ServeArgs, wiring: Wiring) -> Exit {
     };
     telemetry::start(config.log_level, config.log_format);
     hardening::apply(config.lock_memory);
-    info!(version = env!("CARGO_PKG_VERSION"), config = ?config, "starting");
+    announce(&config);
     // One thread for the sockets is enough for any number of apiservers; the calls into the HSM have
     // threads of their own.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -44,6 +44,33 @@ pub(super) fn run(args: &ServeArgs, wiring: Wiring) -> Exit {
             Exit::Failure
         }
     }
+}
+
+/// Says what is about to run, and as what it was configured.
+fn announce(config: &Config) {
+    let (access, keys) = (&config.access, &config.pkcs11);
+    info!(
+        version = super::VERSION,
+        listen = %config.listen,
+        mode = format_args!("{:04o}", access.mode),
+        owner = ?access.owner,
+        group = ?access.group,
+        users = ?access.users,
+        module = %keys.module.display(),
+        token = %keys.token,
+        key = %keys.key,
+        allow_weak_keys = keys.key.allow_weak,
+        pin = %keys.pin,
+        workers = keys.workers,
+        queue = keys.queue,
+        call_timeout = ?keys.call_timeout,
+        decrypt_also = ?keys.foreign,
+        period = ?config.health.period,
+        stale_after = ?config.health.stale_after,
+        shutdown_grace = ?config.shutdown_grace,
+        lock_memory = config.lock_memory,
+        "starting"
+    );
 }
 
 async fn serve_until_told(config: Config, wiring: Wiring) -> Exit {
@@ -78,8 +105,7 @@ async fn serve_until_told(config: Config, wiring: Wiring) -> Exit {
     tokio::spawn(notify::watchdog(move || stuck.stuck_for()));
     tokio::spawn(report_readiness(Arc::clone(&provider)));
 
-    let options =
-        Options { any_authority: wiring.any_authority, grace: config.shutdown_grace };
+    let options = Options { any_authority: wiring.any_authority, grace: config.shutdown_grace };
     let shutdown = async {
         told_to_stop(&mut terminate, &mut interrupt).await;
         info!("stopping: finishing the calls in flight; a second signal ends them");
@@ -92,8 +118,8 @@ async fn serve_until_told(config: Config, wiring: Wiring) -> Exit {
     };
     match serve(listener, provider, options, shutdown).await {
         Drained::All => info!("stopped"),
-        Drained::CutOff(connections) => {
-            warn!(connections, "stopped; calls that took longer than shutdownGrace were cut off");
+        Drained::CutOff(calls) => {
+            warn!(calls, "stopped; calls that took longer than shutdownGrace were cut off");
         }
     }
     Exit::Ok

@@ -47,9 +47,7 @@ async fn ask(address: &Address) -> Result<StatusResponse, String> {
 fn connect(address: &Address) -> io::Result<UnixStream> {
     let stream = match address {
         Address::Path(path) => StdStream::connect(path)?,
-        Address::Abstract(name) => {
-            StdStream::connect_addr(&SocketAddr::from_abstract_name(name)?)?
-        }
+        Address::Abstract(name) => StdStream::connect_addr(&SocketAddr::from_abstract_name(name)?)?,
     };
     stream.set_nonblocking(true)?;
     UnixStream::from_std(stream)

@@ -40,6 +40,11 @@ pub(super) fn resolve(
             message: message.to_owned(),
         });
     };
+    let transit = |key: &String| TRANSIT_KEYS.contains(&key.to_lowercase().as_str());
+    if let Some(key) = object.keys().find(|key| transit(key)) {
+        problem(key, "belongs to the provider \"hvault\", which this version does not have");
+        return Err(ConfigError(problems));
+    }
     let (mut module, mut token_label, mut serial, mut pin) = (None, None, None, false);
     for (key, value) in object {
         let text = value.as_str().map(ToOwned::to_owned);
@@ -53,9 +58,6 @@ pub(super) fn resolve(
             "tokenserial" => serial = text,
             // Its value stays in the file: it is read at each login.
             "pin" => pin = true,
-            other if TRANSIT_KEYS.contains(&other) => {
-                problem(key, "belongs to the provider \"hvault\", which this version does not have");
-            }
             other if IGNORED_KEYS.contains(&other) => {}
             _ => problem(key, "is not one of: path, tokenLabel, tokenSerial, pin"),
         }

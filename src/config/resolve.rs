@@ -159,7 +159,11 @@ impl Resolver<'_> {
     fn path(&mut self, key: &str, text: Option<&Text>) -> Option<PathBuf> {
         self.parsed(key, text, |text| {
             let path = PathBuf::from(text);
-            if path.is_absolute() { Ok(path) } else { Err(format!("{text:?} is not an absolute path")) }
+            if path.is_absolute() {
+                Ok(path)
+            } else {
+                Err(format!("{text:?} is not an absolute path"))
+            }
         })
     }
 
@@ -174,15 +178,16 @@ impl Resolver<'_> {
                 text.parse::<Address>().map_err(|error| error.to_string())
             })
             .unwrap_or(listen);
-        let mode = self.parsed("socket.mode", socket.mode.as_ref(), |text| {
-            match u32::from_str_radix(text, 8) {
-                Ok(mode @ (0o600 | 0o620 | 0o640 | 0o660)) => Ok(mode),
-                _ => Err(format!(
-                    "{text:?} is not one of: 0600, 0620, 0640, 0660 (whoever may write to the \
+        let mode =
+            self.parsed("socket.mode", socket.mode.as_ref(), |text| {
+                match u32::from_str_radix(text, 8) {
+                    Ok(mode @ (0o600 | 0o620 | 0o640 | 0o660)) => Ok(mode),
+                    _ => Err(format!(
+                        "{text:?} is not one of: 0600, 0620, 0640, 0660 (whoever may write to the \
                      socket can have every Secret decrypted)"
-                )),
-            }
-        });
+                    )),
+                }
+            });
         let owner = self.parsed("socket.owner", socket.owner.as_ref(), user);
         let group = self.parsed("socket.group", socket.group.as_ref(), group);
         let users = match &socket.allowed_users {
@@ -279,8 +284,7 @@ impl Resolver<'_> {
     fn decrypt_also(&mut self, also: &raw::DecryptAlso) -> Option<ForeignFormat> {
         const PLUGINS: [(&str, Plugin); 2] =
             [("kleidi-go", Plugin::KleidiGo), ("kubernetes-mock", Plugin::KubernetesMock)];
-        let plugin =
-            self.choice("pkcs11.decryptAlso.plugin", Some(&also.plugin), &PLUGINS)?;
+        let plugin = self.choice("pkcs11.decryptAlso.plugin", Some(&also.plugin), &PLUGINS)?;
         let key_label = match &also.key_label {
             Some(label) => label.value.clone(),
             None => plugin.default_key_label().to_owned(),
@@ -325,9 +329,11 @@ fn pin_file(text: &str) -> Result<PathBuf, String> {
 /// A `CKA_ID` in hex digits.
 pub fn parse_key_id(text: &str) -> Result<Vec<u8>, String> {
     let digits = text.as_bytes();
-    let even = !digits.is_empty() && digits.len() % 2 == 0;
+    let even = !digits.is_empty() && digits.len().is_multiple_of(2);
     if !even || !digits.iter().all(u8::is_ascii_hexdigit) {
-        return Err(format!("{text:?} is not a CKA_ID in hex digits, two per byte, such as \"02\""));
+        return Err(format!(
+            "{text:?} is not a CKA_ID in hex digits, two per byte, such as \"02\""
+        ));
     }
     let byte = |pair: &[u8]| {
         pair.iter().fold(0, |byte, digit| {

@@ -24,6 +24,7 @@ pub struct Handle {
 
 impl Handle {
     /// What is known now.
+    #[must_use]
     pub fn state(&self) -> State {
         self.states.borrow().clone()
     }
@@ -55,6 +56,7 @@ impl Handle {
     }
 
     /// A receiver that is told of every change.
+    #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<State> {
         self.states.clone()
     }
@@ -121,11 +123,25 @@ impl Monitor {
 fn log(event: &Event) {
     match event {
         Event::Ready(key_id) => info!(%key_id, "the KMS is in order"),
-        Event::OutageBegan(reason) => error!(%reason, "the KMS is out of order: Status fails from now on, new writes stop in 3 minutes, objects in the apiserver's cache stay readable"),
-        Event::OutageChanged(reason) => warn!(%reason, "the KMS is out of order for another reason now"),
-        Event::OutageEnded(after) => info!(after_seconds = after.as_secs(), "the KMS is in order again"),
-        Event::CurrentKeyChanged { from, to } => info!(%from, %to, "another key is current: Status announces it, then Encrypt uses it"),
-        Event::KeyGone { id, name } => error!(key_id = %id, key = name, "a key is gone from the KMS: what it wrapped cannot be read until it is restored"),
+        Event::OutageBegan(reason) => error!(
+            %reason,
+            "the KMS is out of order: Status fails from now on, new writes stop in 3 minutes, \
+             objects in the apiserver's cache stay readable"
+        ),
+        Event::OutageChanged(reason) => {
+            warn!(%reason, "the KMS is out of order for another reason now");
+        }
+        Event::OutageEnded(after) => {
+            info!(after_seconds = after.as_secs(), "the KMS is in order again");
+        }
+        Event::CurrentKeyChanged { from, to } => info!(
+            %from, %to,
+            "another key is current: Status announces it, then Encrypt uses it"
+        ),
+        Event::KeyGone { id, name } => error!(
+            key_id = %id, key = name,
+            "a key is gone from the KMS: what it wrapped cannot be read until it is restored"
+        ),
         Event::KeyAppeared(key) => debug!(key, "a key is there that only unwraps"),
         Event::KeyRefused(reason) => warn!(reason, "a key is not used for wrapping"),
     }

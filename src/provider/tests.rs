@@ -205,9 +205,8 @@ async fn plaintexts_have_to_fit() {
     let kms = FakeKms::new(&[1]);
     let provider = start(&kms);
     let client = Announced::default();
-    let encrypt = async |bytes: usize| {
-        provider.encrypt(&client, Secret::from(vec![1; bytes]), soon()).await
-    };
+    let encrypt =
+        async |bytes: usize| provider.encrypt(&client, Secret::from(vec![1; bytes]), soon()).await;
     assert_eq!(encrypt(0).await, Err(Error::PlaintextEmpty));
     let largest = limits::CIPHERTEXT_BYTES_MAX - envelope::FRAME_BYTES - 12 - 16;
     assert_eq!(encrypt(largest).await.unwrap().ciphertext.len(), limits::CIPHERTEXT_BYTES_MAX);

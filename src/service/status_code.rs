@@ -6,8 +6,7 @@
 
 use tonic::Code;
 
-use crate::backend::ErrorKind;
-use crate::provider::Error;
+use crate::provider::{Error, ErrorKind};
 
 /// The code for an error.
 #[must_use]

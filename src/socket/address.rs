@@ -39,7 +39,9 @@ impl FromStr for Address {
         let path = match path.strip_prefix("//") {
             // kube-apiserver takes `run` in unix://run/x.sock for a host and dials /x.sock.
             Some(rest) if !rest.starts_with('/') => {
-                return fail("three slashes are needed: unix:///run/kleidi/kms.sock or unix:///@name");
+                return fail(
+                    "three slashes are needed: unix:///run/kleidi/kms.sock or unix:///@name",
+                );
             }
             Some(rest) => rest,
             None => path,

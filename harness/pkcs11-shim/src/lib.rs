@@ -100,15 +100,15 @@ fn note(function: &str, what: &str, session: CK_ULONG) {
     });
     let file = OpenOptions::new().create(true).append(true).open(format!("{path}.calls"));
     if let Ok(mut file) = file {
-        let _ = file.write_all(
-            format!("{function} {what} thread={thread} session={session}\n").as_bytes(),
-        );
+        let _ = file
+            .write_all(format!("{function} {what} thread={thread} session={session}\n").as_bytes());
     }
 }
 
 fn call(function: &str, session: CK_ULONG, real: impl FnOnce() -> CK_RV) -> (CK_RV, bool) {
     note(function, "begin", session);
     let order = order(function);
+    #[allow(clippy::disallowed_methods, reason = "to be slow is what it was told")]
     std::thread::sleep(order.wait);
     let rv = order.rv.unwrap_or_else(real);
     note(function, "end", session);

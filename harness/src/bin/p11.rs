@@ -86,11 +86,7 @@ fn generate(session: &Session, label: &str, id: &str, weak: bool) -> Outcome<()>
     Ok(())
 }
 
-fn find(
-    session: &Session,
-    label: &str,
-    id: &str,
-) -> Outcome<Vec<cryptoki::object::ObjectHandle>> {
+fn find(session: &Session, label: &str, id: &str) -> Outcome<Vec<cryptoki::object::ObjectHandle>> {
     let label = Attribute::Label(label.as_bytes().to_vec());
     let found = session.find_objects(&[label, Attribute::Id(hex(id)?)])?;
     if found.is_empty() { Err("no such key".into()) } else { Ok(found) }

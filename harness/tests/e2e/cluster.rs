@@ -3,9 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use kleidi_harness::{
-    ApiServer, Etcd, Plugin, SoftHsm, Stage, Stored, within,
-};
+use kleidi_harness::{ApiServer, Etcd, Plugin, SoftHsm, Stage, Stored, within};
 
 /// Name of the KMS provider in the `EncryptionConfiguration`.
 pub const PROVIDER: &str = "kleidi-test";
@@ -96,12 +94,8 @@ impl Cluster {
         bad.ciphertext[5] ^= 1;
         self.plugin.client().decrypt(&bad).expect_err("it was tampered with");
 
-        let secrets = [
-            CANARY.as_bytes(),
-            seed,
-            SoftHsm::PIN.as_bytes(),
-            SoftHsm::SO_PIN.as_bytes(),
-        ];
+        let secrets =
+            [CANARY.as_bytes(), seed, SoftHsm::PIN.as_bytes(), SoftHsm::SO_PIN.as_bytes()];
         for pid in [self.plugin.process.pid(), self.apiserver.process.pid()] {
             for what in ["cmdline", "environ"] {
                 let text = std::fs::read(format!("/proc/{pid}/{what}")).unwrap_or_default();

@@ -1,6 +1,8 @@
 //! From a Secret in the API of a real kube-apiserver to bytes in a real etcd, through the plugin and
 //! SoftHSM; the same scenarios for every supported version.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
+
 mod cluster;
 mod scenarios;
 

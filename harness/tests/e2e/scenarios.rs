@@ -20,7 +20,8 @@ pub fn encrypts_at_rest(version: &str) {
         let name = format!("map-{n}");
         cluster.apiserver.create_config_map(&name, &value_of(&name));
     }
-    for (prefix, least) in [("/registry/secrets/default/", 20), ("/registry/configmaps/default/", 20)]
+    for (prefix, least) in
+        [("/registry/secrets/default/", 20), ("/registry/configmaps/default/", 20)]
     {
         let values = cluster.etcd.list(prefix);
         assert!(values.len() >= least, "{prefix}: {}", values.len());
@@ -209,17 +210,15 @@ pub fn rotates_to_a_second_key(version: &str) {
         }
     });
     // The apiserver moves to it at its next look at the plugin, which its health check makes.
+    let mut probes = 0;
     within(HEALTH_PATIENCE, "new Secrets to be written with the new key", || {
         cluster.apiserver.kms_health()?;
-        static PROBES: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
-        let name = format!("probe-{}", PROBES.fetch_add(1, Ordering::Relaxed));
+        let name = format!("probe-{probes}");
+        probes += 1;
         cluster.apiserver.create_secret(&name, &value_of(&name));
         match cluster.stored(&name).object.key_id {
             id if id == new => Ok(()),
-            id => {
-                std::thread::sleep(Duration::from_secs(1));
-                Err(id)
-            }
+            id => Err(id),
         }
     });
     let (moved, left) = names.split_at(5);
@@ -285,7 +284,8 @@ pub fn needs_the_authority_filter_before_1_32(version: &str) {
     let Some(token) = SoftHsm::with_key(&stage, "token", "kek", 1) else { return };
     let Some(etcd) = Etcd::start(&stage) else { return };
     let Some(apiserver) = ApiServer::new(&stage, "apiserver", version, &etcd) else { return };
-    let config = Plugin::new(&stage, "plugin", &token).binary(built::mutant("without-authority-filter"));
+    let config =
+        Plugin::new(&stage, "plugin", &token).binary(built::mutant("without-authority-filter"));
     let plugin = config.start();
     let apiserver = apiserver.encrypt_with(PROVIDER, &plugin.socket()).start();
     let minor: u32 = version.split('.').nth(1).unwrap().parse().unwrap();

@@ -21,7 +21,10 @@ struct Vector {
 
 fn hex(value: &Value) -> Vec<u8> {
     let text = value.as_str().unwrap();
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+    (0..text.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap())
+        .collect()
 }
 
 fn vectors() -> Vec<Vector> {
@@ -79,7 +82,8 @@ fn genuine_answers_are_read_where_the_configuration_names_their_plugin() {
         for bit in [0, 15 * 8, 20 * 8, vector.ciphertext.len() * 8 - 1] {
             let mut bad = vector.ciphertext.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
-            let error = client.decrypt_parts(&bad, &vector.key_id, &vector.annotations).unwrap_err();
+            let error =
+                client.decrypt_parts(&bad, &vector.key_id, &vector.annotations).unwrap_err();
             assert_eq!(error.code(), Code::InvalidArgument, "bit {bit}: {error}");
         }
         for length in [0, 16, 31] {

@@ -106,7 +106,10 @@ fn an_init_that_is_killed_at_any_write_can_be_run_again() {
             let mut command = Command::new(&strace);
             command.args(["-f", "-qq", "-o"]).arg(stage.path("strace"));
             command.args(["-e", &format!("inject={call}:signal=SIGKILL:when={number}")]);
-            command.arg(init.get_program()).args(init.get_args()).env("KLEIDI_CONFIG", config.file());
+            command
+                .arg(init.get_program())
+                .args(init.get_args())
+                .env("KLEIDI_CONFIG", config.file());
             command.envs(init.get_envs().filter_map(|(name, value)| Some((name, value?))));
             let mut process = Process::spawn(&stage, "init", &mut command);
             let whole = process.wait() == 0;

@@ -248,6 +248,7 @@ fn the_id_and_the_format_of_a_known_key_are_what_they_were() {
         .step_by(2)
         .map(|at| u8::from_str_radix(&CIPHERTEXT[at..at + 2], 16).unwrap())
         .collect();
-    let opened = plugin.client().decrypt_parts(&ciphertext, KEY_ID, &std::collections::BTreeMap::new());
+    let opened =
+        plugin.client().decrypt_parts(&ciphertext, KEY_ID, &std::collections::BTreeMap::new());
     assert_eq!(opened.unwrap(), SEED);
 }

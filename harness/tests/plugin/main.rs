@@ -1,6 +1,8 @@
 //! The plugin as a process on real SoftHSM tokens, without a cluster: what goes wrong with tokens,
 //! keys, PINs, sockets and modules, and what the plugin then says and does.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
+
 mod cli;
 mod foreign;
 mod init;

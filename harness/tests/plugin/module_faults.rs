@@ -4,12 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kleidi_harness::{Call, Plugin, Shim, SoftHsm, Stage, eventually};
 use tonic::Code;
 
 use crate::{SEED, SOON, wait_healthy, wait_outage};
+use tokio::time::Instant;
 
 /// A plugin whose module does what it is told. Its background looks are a minute apart, so that what
 /// is counted comes from the test's calls.
@@ -31,22 +32,22 @@ fn what_can_be_healed_is_healed_within_the_call() {
     let wrapped = client.encrypt(SEED).unwrap();
     // Function, code, and the call that the remedy needs.
     for (function, rv, remedy) in [
-        ("C_EncryptInit", "0xB3", "C_OpenSession"),  // SESSION_HANDLE_INVALID
-        ("C_Encrypt", "0xB0", "C_OpenSession"),      // SESSION_CLOSED
-        ("C_EncryptInit", "0x90", "C_OpenSession"),  // OPERATION_ACTIVE
-        ("C_Encrypt", "0x91", "C_OpenSession"),      // OPERATION_NOT_INITIALIZED
-        ("C_Encrypt", "0x150", "C_OpenSession"),     // BUFFER_TOO_SMALL
-        ("C_DecryptInit", "0xB3", "C_OpenSession"),  // SESSION_HANDLE_INVALID
-        ("C_EncryptInit", "0x101", "C_Login"),       // USER_NOT_LOGGED_IN
-        ("C_DecryptInit", "0x101", "C_Login"),       // USER_NOT_LOGGED_IN
+        ("C_EncryptInit", "0xB3", "C_OpenSession"), // SESSION_HANDLE_INVALID
+        ("C_Encrypt", "0xB0", "C_OpenSession"),     // SESSION_CLOSED
+        ("C_EncryptInit", "0x90", "C_OpenSession"), // OPERATION_ACTIVE
+        ("C_Encrypt", "0x91", "C_OpenSession"),     // OPERATION_NOT_INITIALIZED
+        ("C_Encrypt", "0x150", "C_OpenSession"),    // BUFFER_TOO_SMALL
+        ("C_DecryptInit", "0xB3", "C_OpenSession"), // SESSION_HANDLE_INVALID
+        ("C_EncryptInit", "0x101", "C_Login"),      // USER_NOT_LOGGED_IN
+        ("C_DecryptInit", "0x101", "C_Login"),      // USER_NOT_LOGGED_IN
         ("C_EncryptInit", "0x82", "C_FindObjectsInit"), // OBJECT_HANDLE_INVALID
         ("C_DecryptInit", "0x60", "C_FindObjectsInit"), // KEY_HANDLE_INVALID
-        ("C_EncryptInit", "0x30", "C_Initialize"),   // DEVICE_ERROR
-        ("C_Encrypt", "0x32", "C_Initialize"),       // DEVICE_REMOVED
-        ("C_DecryptInit", "0xE0", "C_Initialize"),   // TOKEN_NOT_PRESENT
-        ("C_DecryptInit", "0x05", "C_Initialize"),   // GENERAL_ERROR
+        ("C_EncryptInit", "0x30", "C_Initialize"),  // DEVICE_ERROR
+        ("C_Encrypt", "0x32", "C_Initialize"),      // DEVICE_REMOVED
+        ("C_DecryptInit", "0xE0", "C_Initialize"),  // TOKEN_NOT_PRESENT
+        ("C_DecryptInit", "0x05", "C_Initialize"),  // GENERAL_ERROR
         ("C_EncryptInit", "0x80000001", "C_Initialize"), // a vendor's own
-        ("C_EncryptInit", "0x190", "C_Initialize"),  // CRYPTOKI_NOT_INITIALIZED
+        ("C_EncryptInit", "0x190", "C_Initialize"), // CRYPTOKI_NOT_INITIALIZED
     ] {
         // Once: the line's first call fails, all later ones are let through.
         settle(&shim);
@@ -69,9 +70,12 @@ fn what_can_be_healed_is_healed_within_the_call() {
 fn settle(shim: &Shim) {
     shim.order("");
     let end = Instant::now() + Duration::from_millis(1100);
-    eventually("a second to pass", || {
-        if Instant::now() > end { Ok(()) } else { Err(String::new()) }
-    });
+    eventually(
+        "a second to pass",
+        || {
+            if Instant::now() > end { Ok(()) } else { Err(String::new()) }
+        },
+    );
 }
 
 /// Errors that last: an answer in time, with the function and the code in it, and no crash.

@@ -179,10 +179,8 @@ fn only_the_users_on_the_list_may_talk() {
     assert!(log.contains("only the list of users protects it"), "{log}");
     drop(process);
 
-    let listed = abstract_one.clone().replace(
-        "socket:\n",
-        "socket:\n  allowedUsers: [root, nobody]\n",
-    );
+    let listed =
+        abstract_one.clone().replace("socket:\n", "socket:\n  allowedUsers: [root, nobody]\n");
     let mut process = listed.spawn("listed");
     process.wait_ready(|| match as_user(65534).status.code() {
         Some(0) => Ok(()),

@@ -1,7 +1,7 @@
 //! Tokens that go, hang, forget and come back; PINs that are wrong or missing.
 
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kleidi_harness::{Plugin, Shim, SoftHsm, Stage, eventually, within};
 use nix::fcntl::{FcntlArg, fcntl};
@@ -9,6 +9,7 @@ use nix::libc;
 use tonic::Code;
 
 use crate::{SEED, SOON, running, wait_healthy, wait_outage, wait_says};
+use tokio::time::Instant;
 
 #[test]
 fn a_token_that_is_missing_at_the_start_is_waited_for() {
@@ -145,10 +146,7 @@ fn a_hung_module_blocks_neither_status_nor_shutdown() {
         assert!(begin.elapsed() < Duration::from_millis(500), "Status took {:?}", begin.elapsed());
         answer.map(|status| status.key_id).map_or_else(Ok, Err)
     });
-    assert!(
-        matches!(error.code(), Code::Unavailable | Code::DeadlineExceeded),
-        "{error}"
-    );
+    assert!(matches!(error.code(), Code::Unavailable | Code::DeadlineExceeded), "{error}");
     let code = wait_says(&plugin, "the PKCS#11 module has not answered for");
     assert_eq!(code, Code::Unavailable);
     // A call fails before the apiserver's own timeout of 3 s, with the reason.

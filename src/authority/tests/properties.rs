@@ -12,7 +12,12 @@ enum Item {
     /// An index into the static table, or far enough into the dynamic one to be tried.
     Indexed(usize),
     /// A literal: representation, name (an index, or a spelt one), value, Huffman or not.
-    Literal { pattern: u8, name: Name, value: String, coded: bool },
+    Literal {
+        pattern: u8,
+        name: Name,
+        value: String,
+        coded: bool,
+    },
     TableSize(usize),
 }
 
@@ -68,8 +73,11 @@ fn write(item: &Item, out: &mut Vec<u8>) {
     }
 }
 
-/// Header blocks of one connection, with how each is cut into frames and padded.
-fn blocks() -> impl Strategy<Value = Vec<(Vec<Item>, Vec<usize>, Option<u8>, bool)>> {
+/// A header block: what is in it, where it is cut into frames, its padding, whether it has priority.
+type Block = (Vec<Item>, Vec<usize>, Option<u8>, bool);
+
+/// Header blocks of one connection.
+fn blocks() -> impl Strategy<Value = Vec<Block>> {
     let cuts = proptest::collection::vec(0usize..400, 0..4);
     let block = proptest::collection::vec(item(), 0..8);
     let padding = proptest::option::of(0u8..20);
@@ -96,9 +104,8 @@ fn frames(block: &[u8], cuts: &[usize], padding: Option<u8>, priority: bool) -> 
         payload.extend_from_slice(if priority { &[0, 0, 0, 7, 1] } else { &[] });
         payload.extend_from_slice(piece);
         payload.extend(vec![0; usize::from(padding.unwrap_or(0))]);
-        let flags = last
-            | if padding.is_some() { 0x8 } else { 0 }
-            | if priority { 0x20 } else { 0 };
+        let flags =
+            last | if padding.is_some() { 0x8 } else { 0 } | if priority { 0x20 } else { 0 };
         frames.push(Frame::new(HEADERS, flags, 1, payload));
     }
     frames

@@ -41,6 +41,9 @@ const PIN_LENGTH: usize = 24;
 /// be a mess.
 const TRIES: u32 = 5;
 
+/// `CKA_ID`s of keys.
+type Ids = Vec<Vec<u8>>;
+
 /// What to create beyond the settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
@@ -67,7 +70,7 @@ pub struct Report {
 pub fn create(
     settings: &Settings,
     options: &Options,
-    random: Arc<dyn Random>,
+    random: &Arc<dyn Random>,
 ) -> Result<Report, BackendError> {
     let PinSource::File(pin_file) = &settings.pin else {
         return Err(BackendError::new(
@@ -78,8 +81,8 @@ pub fn create(
         .advise("write a configuration of this version first (pinFile)"));
     };
     let _alone = lock_directory(pin_file)?;
-    let module = Module::load(settings, Arc::clone(&random))?;
-    let creation = Creation { settings, options, pin_file, module: &module, random: &*random };
+    let module = Module::load(settings, Arc::clone(random))?;
+    let creation = Creation { settings, options, pin_file, module: &module, random: &**random };
     creation.run()
 }
 
@@ -109,7 +112,7 @@ impl Creation<'_> {
             let reason = "the token does not take the PIN that it was made with";
             return Err(BackendError::new(ErrorKind::Misconfigured, "log in as SO", reason));
         };
-        let session = self.open(slot, UserType::User, &self.pin(self.pin_file)?)?;
+        let session = self.open(slot, UserType::User, &pin(self.pin_file)?)?;
         let key_created = self.create_key(&session)?;
         let token = format!("{:?}, serial {}", info.label(), info.serial_number());
         Ok(Report { token, token_created, pin_created: !had_pin, key_created })
@@ -151,9 +154,8 @@ impl Creation<'_> {
         let slots = context
             .get_slots_with_token()
             .map_err(|error| unavailable("list the slots".to_owned(), &error))?;
-        let blank = |slot: &Slot| {
-            context.get_token_info(*slot).is_ok_and(|info| !info.token_initialized())
-        };
+        let blank =
+            |slot: &Slot| context.get_token_info(*slot).is_ok_and(|info| !info.token_initialized());
         let Some(slot) = slots.into_iter().find(blank) else {
             let why = "there is no slot with a blank token";
             return Err(fail(ErrorKind::Misconfigured, why)
@@ -167,7 +169,7 @@ impl Creation<'_> {
         // on with the same ones.
         self.make_pin(&self.options.so_pin_file)?;
         self.make_pin(self.pin_file)?;
-        let so_pin = self.pin(&self.options.so_pin_file)?;
+        let so_pin = pin(&self.options.so_pin_file)?;
         context
             .init_token(slot, &so_pin, label)
             .map_err(|error| unavailable(format!("create {selector}"), &error))?;
@@ -175,9 +177,10 @@ impl Creation<'_> {
         self.module.finalise();
         self.module.initialise()?;
         let new = |(_, info): &(Slot, TokenInfo)| !before.iter().any(|b| b == info.serial_number());
-        matching_tokens(context, selector)?.into_iter().find(new).ok_or_else(|| {
-            fail(ErrorKind::Unavailable, "it was made, and is not there")
-        })
+        matching_tokens(context, selector)?
+            .into_iter()
+            .find(new)
+            .ok_or_else(|| fail(ErrorKind::Unavailable, "it was made, and is not there"))
     }
 
     /// Gives the user a PIN, as security officer.
@@ -185,7 +188,7 @@ impl Creation<'_> {
     /// `false` if the token does not know the security officer's PIN: where we made the token, SoftHSM
     /// was killed before it had set it. Such a token never had a user, and no key.
     fn set_pin(&self, slot: Slot) -> Result<bool, BackendError> {
-        let so_pin = self.pin(&self.options.so_pin_file).map_err(|error| {
+        let so_pin = pin(&self.options.so_pin_file).map_err(|error| {
             error.advise("the token has no user PIN yet, and only the security officer can set it")
         })?;
         let session = match self.open(slot, UserType::So, &so_pin) {
@@ -195,18 +198,13 @@ impl Creation<'_> {
         };
         self.make_pin(self.pin_file)?;
         session
-            .init_pin(&self.pin(self.pin_file)?)
+            .init_pin(&pin(self.pin_file)?)
             .map_err(|error| unavailable("set the user PIN".to_owned(), &error))?;
         let _ = session.logout();
         Ok(true)
     }
 
-    fn open(
-        &self,
-        slot: Slot,
-        user: UserType,
-        pin: &AuthPin,
-    ) -> Result<Session, BackendError> {
+    fn open(&self, slot: Slot, user: UserType, pin: &AuthPin) -> Result<Session, BackendError> {
         let session = self
             .module
             .context()
@@ -227,7 +225,7 @@ impl Creation<'_> {
         let selector = &self.settings.key;
         let asked = self.options.key_id.as_ref().or(selector.id.as_ref());
         let (whole, stumps) = self.find_keys(session)?;
-        let there = |ids: &[Vec<u8>]| match asked {
+        let there = |ids: &Ids| match asked {
             Some(asked) => ids.iter().any(|id| keys::same_id(id, asked)),
             None => !ids.is_empty(),
         };
@@ -253,7 +251,7 @@ impl Creation<'_> {
     }
 
     /// The `CKA_ID`s of our keys: of those that are whole, and of those that never were.
-    fn find_keys(&self, session: &Session) -> Result<(Vec<Vec<u8>>, Vec<Vec<u8>>), BackendError> {
+    fn find_keys(&self, session: &Session) -> Result<(Ids, Ids), BackendError> {
         let selector = &self.settings.key;
         let tools = Tools::new(self.module.calls(), session, self.random);
         let id = self.options.key_id.as_deref().or(selector.id.as_deref());
@@ -269,18 +267,6 @@ impl Creation<'_> {
         sort().map_err(|failure| failure.explain("look for the key"))
     }
 
-    fn pin(&self, file: &Path) -> Result<AuthPin, BackendError> {
-        let pin = PinSource::File(file.to_owned()).read()?;
-        match String::from_utf8(pin.into_exposed()) {
-            Ok(pin) => Ok(AuthPin::from(pin)),
-            Err(error) => {
-                drop(Zeroizing::new(error.into_bytes()));
-                let attempted = format!("read the PIN from {}", file.display());
-                Err(BackendError::new(ErrorKind::Misconfigured, attempted, "it is not UTF-8"))
-            }
-        }
-    }
-
     /// Generates a PIN into `file` unless there is one.
     fn make_pin(&self, file: &Path) -> Result<(), BackendError> {
         if file.exists() {
@@ -294,6 +280,18 @@ impl Creation<'_> {
         self.random.fill(&mut *bytes).map_err(|error| fail(error.to_string()))?;
         let pin = bytes.iter().map(|byte| PIN_ALPHABET[usize::from(byte % 32)]).collect::<Vec<_>>();
         write_private(file, &Secret::from(pin)).map_err(|error| fail(error.to_string()))
+    }
+}
+
+fn pin(file: &Path) -> Result<AuthPin, BackendError> {
+    let pin = PinSource::File(file.to_owned()).read()?;
+    match String::from_utf8(pin.into_exposed()) {
+        Ok(pin) => Ok(AuthPin::from(pin)),
+        Err(error) => {
+            drop(Zeroizing::new(error.into_bytes()));
+            let attempted = format!("read the PIN from {}", file.display());
+            Err(BackendError::new(ErrorKind::Misconfigured, attempted, "it is not UTF-8"))
+        }
     }
 }
 

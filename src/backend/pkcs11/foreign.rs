@@ -74,7 +74,8 @@ impl ForeignFormat {
             return Ok(found);
         }
         let attempted = format!("find the key with label {:?} of another plugin", self.key_label);
-        let missing = BackendError::new(ErrorKind::KeyNotFound, attempted, "it is not on the token");
+        let missing =
+            BackendError::new(ErrorKind::KeyNotFound, attempted, "it is not on the token");
         Err(Failure::KeyUnknown(missing.advise("keep that key as long as its data is there")))
     }
 }

@@ -131,7 +131,8 @@ impl Keyring {
     /// The keys that may have wrapped under this fingerprint: the one that has it, or else all that
     /// cannot be told by their fingerprint.
     pub(super) fn for_unwrapping(&self, wanted: Fingerprint) -> impl Iterator<Item = &LoadedKey> {
-        let has = move |key: &LoadedKey| key.id.as_ref().is_some_and(|id| id.fingerprint() == wanted);
+        let has =
+            move |key: &LoadedKey| key.id.as_ref().is_some_and(|id| id.fingerprint() == wanted);
         let known = self.keys.iter().any(has);
         self.keys.iter().filter(move |key| if known { has(key) } else { key.id.is_none() })
     }

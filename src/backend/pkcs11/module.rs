@@ -1,10 +1,10 @@
 //! The PKCS#11 module of the process: loaded once, initialised anew when it has to be, never while
 //! another call is in it.
 //!
-//! Two facts of SoftHSM shape this file: C_Finalize during any other call crashes the process, and a
-//! token or object that was once unreadable stays dead until C_Finalize and C_Initialize (spec
-//! pkcs11-softhsm.md, sections 0 and 4). So every worker is *inside* ([`Module::enter`]) for the
-//! duration of its C calls, and re-initialising waits until nobody is.
+//! Two facts, measured with SoftHSM 2.6.1, shape this file: C_Finalize beside any other call crashes
+//! the process, and a token or object that was once unreadable stays dead until C_Finalize and
+//! C_Initialize. So every worker is *inside* ([`Module::enter`]) for the duration of its C calls, and
+//! re-initialising waits until nobody is.
 
 use std::ffi::CString;
 use std::fs;
@@ -97,6 +97,17 @@ struct State {
     last_attempt: Option<(Instant, Option<BackendError>)>,
 }
 
+impl State {
+    /// How long to wait before the module may be initialised anew, if it was a moment ago and with
+    /// success.
+    fn too_soon_after_success(&self) -> Option<Duration> {
+        match &self.last_attempt {
+            Some((at, None)) => REINITIALISE_GAP.checked_sub(at.elapsed()),
+            _ => None,
+        }
+    }
+}
+
 /// An open token that we are logged in to.
 struct Token {
     slot: Slot,
@@ -114,10 +125,7 @@ pub(super) struct Inside<'a> {
 
 impl Module {
     /// Loads the module, after checking that only trusted users can replace it.
-    pub(super) fn load(
-        settings: &Settings,
-        random: Arc<dyn Random>,
-    ) -> Result<Self, BackendError> {
+    pub(super) fn load(settings: &Settings, random: Arc<dyn Random>) -> Result<Self, BackendError> {
         let path = &settings.module;
         let fail = |reason: String| {
             BackendError::new(
@@ -164,14 +172,20 @@ impl Module {
 
     /// Opens the token, again if generation `seen` has turned out to be dead.
     ///
-    /// Does nothing if another worker has done so in the meantime. At most once a second; in between
-    /// it repeats the last error.
+    /// Does nothing if another worker has done so in the meantime. At most once a second: in between
+    /// it repeats the last error; after a success, whoever is `patient` waits, and others are told
+    /// `false`.
     pub(super) fn open(
         &self,
         seen: u64,
         selector: &TokenSelector,
         pin: &PinSource,
-    ) -> Result<(), BackendError> {
+        patient: bool,
+    ) -> Result<bool, BackendError> {
+        let pause = self.state.read().too_soon_after_success();
+        if let Some(pause) = pause.filter(|_| patient) {
+            std::thread::park_timeout(pause);
+        }
         let Some(mut state) = self.state.try_write_for(EXCLUSIVE_TIMEOUT) else {
             return Err(BackendError::new(
                 ErrorKind::Unavailable,
@@ -181,21 +195,16 @@ impl Module {
             .advise("if it never does, restart the plugin"));
         };
         if state.generation != seen && state.token.is_some() {
-            return Ok(());
+            return Ok(true);
+        }
+        if state.too_soon_after_success().is_some() {
+            return Ok(false);
         }
         let first = state.last_attempt.is_none();
-        if let Some((at, error)) = &state.last_attempt
+        if let Some((at, Some(error))) = &state.last_attempt
             && at.elapsed() < REINITIALISE_GAP
         {
-            return match error {
-                Some(error) => Err(error.clone()),
-                // It succeeded and is dead already.
-                None => Err(BackendError::new(
-                    ErrorKind::Unavailable,
-                    format!("use {selector}"),
-                    "it failed again right after the module was initialised anew",
-                )),
-            };
+            return Err(error.clone());
         }
         let tries = if first { FIRST_TRIES } else { 1 };
         let mut outcome = self.open_once(&mut state, selector, pin);
@@ -209,7 +218,7 @@ impl Module {
             }
         }
         state.last_attempt = Some((Instant::now(), outcome.as_ref().err().cloned()));
-        outcome
+        outcome.map(|()| true)
     }
 
     fn open_once(
@@ -365,19 +374,21 @@ pub(super) fn find_token(
     }
     match (found.pop(), found.len()) {
         (Some(token), 0) => Ok(token),
-        (None, _) => Err(BackendError::new(
-            ErrorKind::Unavailable,
-            attempted(),
-            "no such token is present",
-        )
-        .advise("bring it back, or create it with: kleidi init")),
+        (None, _) => {
+            Err(BackendError::new(ErrorKind::Unavailable, attempted(), "no such token is present")
+                .advise("bring it back, or create it with: kleidi init"))
+        }
         (Some((_, info)), _) => {
             let serials = found.iter().map(|(_, info)| info.serial_number());
             let serials: Vec<_> = serials.chain([info.serial_number()]).collect();
             Err(BackendError::new(
                 ErrorKind::Misconfigured,
                 attempted(),
-                format!("{} tokens match, with the serial numbers {}", serials.len(), serials.join(", ")),
+                format!(
+                    "{} tokens match, with the serial numbers {}",
+                    serials.len(),
+                    serials.join(", ")
+                ),
             )
             .advise("name the serial number too (tokenSerial)"))
         }

@@ -44,8 +44,7 @@ impl PinSource {
         };
         let pin = match self {
             Self::File(path) => {
-                let content =
-                    read_private(path).map_err(|r| fail(ErrorKind::Credentials, r))?;
+                let content = read_private(path).map_err(|r| fail(ErrorKind::Credentials, r))?;
                 without_newline(content)
             }
             Self::LegacyJson(path) => {
@@ -144,7 +143,8 @@ mod tests {
 
     #[test]
     fn the_go_kleidis_file_is_understood() {
-        let (_directory, source) = file(br#"{"path": "x", "tokenLabel": "y", "pin": "1234"}"#, 0o644);
+        let (_directory, source) =
+            file(br#"{"path": "x", "tokenLabel": "y", "pin": "1234"}"#, 0o644);
         let PinSource::File(path) = source else { unreachable!() };
         assert_eq!(PinSource::LegacyJson(path).read().ok().unwrap().expose(), b"1234");
     }

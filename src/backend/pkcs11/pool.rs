@@ -236,7 +236,9 @@ impl Pool {
         {
             lost.retired.store(true, Ordering::Relaxed);
             drop(threads);
-            tracing::warn!("a call into the PKCS#11 module does not return: going on with a new thread");
+            tracing::warn!(
+                "a call into the PKCS#11 module does not return: going on with a new thread"
+            );
             if let Err(error) = self.start_thread() {
                 tracing::error!(%error, "cannot replace a thread");
             }

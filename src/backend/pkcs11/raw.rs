@@ -4,7 +4,7 @@
 //! the result first, in a call of its own, and that is not safe to rely on: NSS softokn answers 32
 //! for a 32-byte plaintext in GCM mode, without the tag, so that encrypting always fails there; and it
 //! hands out plaintext in a buffer that is not wiped when the call fails after writing to it. Here
-//! each operation is Init and one call with room to spare (spec pkcs11-softhsm.md, sections 1 and 2).
+//! each operation is Init and one call with room to spare.
 #![allow(unsafe_code)]
 
 use std::ffi::CString;

@@ -183,6 +183,7 @@ struct Call<'a> {
 
 /// What has been tried for a call.
 #[derive(Debug, Default, Clone, Copy)]
+#[allow(clippy::struct_excessive_bools, reason = "they are independent")]
 struct Tried {
     session: bool,
     login: bool,
@@ -213,7 +214,7 @@ impl Worker {
     pub(super) fn observe(&mut self) -> Result<KeySet, BackendError> {
         let module = Arc::clone(&self.module);
         let reported = module.reported.lock().clone();
-        let found = self.attempt("find the keys and try the current one", |call, keys| {
+        let found = self.attempt("find the keys and try the current one", true, |call, keys| {
             keys.ring = Keyring::look(&call.tools, &call.settings.key, Some(&keys.ring))?;
             keys.ring.current().map_err(Failure::Final)?.try_both_ways(&call.tools)?;
             let found = keys.ring.key_set(call.token).map_err(Failure::Final)?;
@@ -235,13 +236,12 @@ impl Worker {
 
     /// Wraps with the key asked for.
     pub(super) fn wrap(&mut self, request: &WrapRequest) -> Result<Wrapped, BackendError> {
-        self.attempt("wrap a seed", |call, keys| {
+        self.attempt("wrap a seed", false, |call, keys| {
             let Some(key) = keys.ring.for_wrapping(&request.key) else {
                 return Err(Failure::KeyUnknown(no_such_key(&request.key)));
             };
             let plaintext = request.plaintext.expose();
-            let payload =
-                key.apply(|handle| call.tools.seal(handle, &request.aad, plaintext))?;
+            let payload = key.apply(|handle| call.tools.seal(handle, &request.aad, plaintext))?;
             if payload.len() != IV_BYTES + plaintext.len() + TAG_BYTES {
                 return Err(Failure::Final(BackendError::new(
                     ErrorKind::Misconfigured,
@@ -255,7 +255,7 @@ impl Worker {
 
     /// Unwraps with the key that has that fingerprint.
     pub(super) fn unwrap(&mut self, request: &UnwrapRequest) -> Result<Secret, BackendError> {
-        self.attempt("unwrap a seed", |call, keys| {
+        self.attempt("unwrap a seed", false, |call, keys| {
             let mut candidates = keys.ring.for_unwrapping(request.key.fingerprint()).peekable();
             if candidates.peek().is_none() {
                 return Err(Failure::KeyUnknown(no_such_key(&request.key)));
@@ -276,7 +276,7 @@ impl Worker {
         let Some(format) = settings.foreign.iter().find(|format| format.claims(request)) else {
             return Ok(None);
         };
-        self.attempt("unwrap a seed of another plugin", |call, keys| {
+        self.attempt("unwrap a seed of another plugin", false, |call, keys| {
             let (tools, ciphertext) = (&call.tools, &request.ciphertext);
             let candidates = format.keys(tools)?;
             first_that_opens(tools, keys, candidates, |key| {
@@ -287,9 +287,12 @@ impl Worker {
     }
 
     /// Runs `operation` inside the module until it succeeds or nothing can help any more.
+    ///
+    /// Who is `patient` waits a second where that is what it takes: an observation, but no call.
     fn attempt<T>(
         &mut self,
         attempted: &'static str,
+        patient: bool,
         operation: impl Fn(&Call<'_>, &mut Keys) -> Result<T, Failure>,
     ) -> Result<T, BackendError> {
         let mut tried = Tried::default();
@@ -299,7 +302,7 @@ impl Worker {
                 Err(failure) => failure,
             };
             tracing::debug!(attempted, ?failure, ?tried, "a PKCS#11 operation failed");
-            if !self.recover(&failure, &mut tried)? {
+            if !self.recover(&failure, &mut tried, patient)? {
                 return Err(failure.explain(attempted));
             }
         }
@@ -313,7 +316,7 @@ impl Worker {
         let module = Arc::clone(&self.module);
         if module.enter().is_none() {
             let (token, pin) = (&self.settings.token, &self.settings.pin);
-            module.open(self.generation, token, pin).map_err(Failure::Final)?;
+            module.open(self.generation, token, pin, false).map_err(Failure::Final)?;
         }
         // Another worker may have lost it again in between: then that is the failure.
         let inside = module.enter().ok_or_else(|| Failure::Final(lost_again()))?;
@@ -329,9 +332,8 @@ impl Worker {
     /// Sees to it that there is a session of this generation, with the keys that others know of.
     fn bring_up(&mut self, inside: &Inside<'_>) -> Result<(), Failure> {
         let version = self.module.keys_version.load(Ordering::SeqCst);
-        let fits = |open: &Open| {
-            open.generation == inside.generation() && open.keys.version == version
-        };
+        let fits =
+            |open: &Open| open.generation == inside.generation() && open.keys.version == version;
         if self.open.as_ref().is_some_and(fits) {
             return Ok(());
         }
@@ -356,14 +358,18 @@ impl Worker {
     }
 
     /// Does what can help against `failure` and has not been tried; says whether to try again.
-    fn recover(&mut self, failure: &Failure, tried: &mut Tried) -> Result<bool, BackendError> {
+    fn recover(
+        &mut self,
+        failure: &Failure,
+        tried: &mut Tried,
+        patient: bool,
+    ) -> Result<bool, BackendError> {
         let class = match failure {
-            Failure::Final(_) => return Ok(false),
             Failure::NoKeys(_) => Class::Login,
             Failure::KeyVanished(_) => Class::Reinitialise,
             // Its handle was valid a moment ago.
             Failure::KeyUnknown(_) if tried.find => Class::Reinitialise,
-            Failure::KeyUnknown(_) => return Ok(false),
+            Failure::KeyUnknown(_) | Failure::Final(_) => return Ok(false),
             Failure::Code(error) => classify(error),
         };
         match class {
@@ -385,16 +391,17 @@ impl Worker {
             // Whatever was tried before did not help.
             _ if !tried.reinitialise => {
                 tried.reinitialise = true;
-                self.reinitialise()?;
+                return self.reinitialise(patient);
             }
             _ => return Ok(false),
         }
         Ok(true)
     }
 
-    fn reinitialise(&mut self) -> Result<(), BackendError> {
-        self.open = None;
-        self.module.open(self.generation, &self.settings.token, &self.settings.pin)
+    /// Initialises the module anew; `false` if that was done a moment ago.
+    fn reinitialise(&mut self, patient: bool) -> Result<bool, BackendError> {
+        self.close();
+        self.module.open(self.generation, &self.settings.token, &self.settings.pin, patient)
     }
 
     /// Closes the session, if it is of the present initialisation.

@@ -179,8 +179,8 @@ mod tests {
 
         #[test]
         fn any_id_survives_encoding(id in proptest::collection::vec(any::<u8>(), 1..40)) {
-            let encoded: String = id.iter().map(|byte| format!("%{byte:02X}")).collect();
-            let uri: Uri = format!("pkcs11:id={encoded}").parse().unwrap();
+            let encoded: Vec<_> = id.iter().map(|byte| format!("%{byte:02X}")).collect();
+            let uri: Uri = format!("pkcs11:id={}", encoded.concat()).parse().unwrap();
             prop_assert_eq!(uri.id.unwrap(), id);
         }
     }

@@ -112,7 +112,8 @@ impl Backend for FakeKms {
             let used = self.script.lock().wraps_with.unwrap_or(asked);
             let iv: [u8; 12] = std::array::from_fn(|at| u8::try_from(at).unwrap_or(0) ^ used);
             let payload = Payload { msg: request.plaintext.expose(), aad: &request.aad };
-            let sealed = Self::cipher(used).encrypt(&iv.into(), payload).map_err(|_| outage("aes"))?;
+            let sealed =
+                Self::cipher(used).encrypt(&iv.into(), payload).map_err(|_| outage("aes"))?;
             Ok(Wrapped { key: key(used).id, payload: [&iv[..], &sealed].concat() })
         })
     }

@@ -9,7 +9,8 @@ use crate::backend::{BackendError, KeySet};
 use crate::provider::Error;
 use crate::provider::snapshot::{Event, State};
 
-/// Keys by number, the current one last.
+/// An observation of keys by number, the current one last.
+#[allow(clippy::unnecessary_wraps, reason = "an observation is a Result")]
 fn keys(numbers: &[u8]) -> Result<KeySet, BackendError> {
     let mut keys = numbers.iter().rev().map(|n| key(*n));
     Ok(KeySet {

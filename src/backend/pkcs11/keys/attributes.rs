@@ -48,6 +48,7 @@ impl Attributes {
             match attribute {
                 Attribute::Id(id) => attributes.id = id,
                 Attribute::Label(label) => attributes.label = label,
+                #[allow(clippy::useless_conversion, reason = "it is 32 bits long elsewhere")]
                 Attribute::ValueLen(bytes) => attributes.bytes = u64::try_from(*bytes).ok(),
                 Attribute::Private(flag) => attributes.private = Some(flag),
                 Attribute::Sensitive(flag) => attributes.sensitive = Some(flag),
@@ -80,7 +81,8 @@ impl Attributes {
     pub(super) fn weaknesses(&self) -> Vec<&'static str> {
         let mut weaknesses = Vec::new();
         if self.private != Some(true) {
-            weaknesses.push("CKA_PRIVATE is not set: SoftHSM keeps such a key in clear on the disk");
+            weaknesses
+                .push("CKA_PRIVATE is not set: SoftHSM keeps such a key in clear on the disk");
         }
         if self.sensitive != Some(true) {
             weaknesses.push("CKA_SENSITIVE is not set: the key can be read out");

@@ -1,0 +1,153 @@
+//! What is accepted, and what is said of what is not.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const EXAMPLE: &str = include_str!("../../configuration/kleidi.example.yaml");
+
+const MINIMAL: &str = "\
+apiVersion: kleidi.beezy.dev/v1
+kind: PluginConfiguration
+pkcs11:
+  module: /usr/lib/softhsm/libsofthsm2.so
+  tokenLabel: kleidi
+  keyLabel: kek
+  pinFile: /etc/kleidi/pin
+";
+
+fn parse(content: &str) -> Result<Config, ConfigError> {
+    Config::parse(Path::new("kleidi.yaml"), content, &Overrides::default())
+}
+
+#[test]
+fn the_example_is_right_and_holds_every_key() {
+    let config = parse(EXAMPLE).unwrap();
+    let mut keys = 0;
+    for line in include_str!("raw.rs").lines() {
+        let Some(field) = line.trim().strip_prefix("pub(super) ") else { continue };
+        let Some((name, _)) = field.split_once(':') else { continue };
+        let mut words = name.split('_');
+        let mut key = words.next().unwrap().to_owned();
+        words.for_each(|word| key += &(word[..1].to_uppercase() + &word[1..]));
+        assert!(EXAMPLE.contains(&format!("{key}:")), "{key} is not in the example");
+        keys += 1;
+    }
+    assert!(keys > 25, "the keys were found");
+    // What the example states as defaults are the defaults.
+    let minimal = parse(MINIMAL).unwrap();
+    assert_eq!((config.listen, config.health), (minimal.listen, minimal.health));
+    assert_eq!(config.shutdown_grace, minimal.shutdown_grace);
+    assert_eq!(config.access.mode, minimal.access.mode);
+    let (example, minimal) = (config.pkcs11, minimal.pkcs11);
+    assert_eq!(
+        (example.workers, example.queue, example.call_timeout),
+        (minimal.workers, minimal.queue, minimal.call_timeout)
+    );
+}
+
+#[test]
+fn the_uri_says_the_same_as_the_fields() {
+    let uri = "\
+apiVersion: kleidi.beezy.dev/v1
+kind: PluginConfiguration
+pkcs11:
+  uri: pkcs11:token=kleidi;object=kek?module-path=/usr/lib/softhsm/libsofthsm2.so&pin-source=file:/etc/kleidi/pin
+";
+    assert_eq!(parse(uri), parse(MINIMAL));
+}
+
+#[test]
+fn flags_and_environment_win() {
+    let overrides = Overrides {
+        listen: Some("@elsewhere".parse().unwrap()),
+        log_level: Some(LogLevel::Debug),
+        log_format: Some(LogFormat::Json),
+    };
+    let config = Config::parse(Path::new("kleidi.yaml"), EXAMPLE, &overrides).unwrap();
+    assert_eq!(config.listen, Address::Abstract("elsewhere".to_owned()));
+    assert_eq!((config.log_level, config.log_format), (LogLevel::Debug, LogFormat::Json));
+}
+
+/// Every kind of fault, and what is said of it: file, line, column, key, and what is allowed.
+#[test]
+fn faults_are_said_precisely() {
+    let after = |text: &str| MINIMAL.to_owned() + text;
+    let instead = |from: &str, to: &str| {
+        assert!(MINIMAL.contains(from));
+        MINIMAL.replace(from, to)
+    };
+    let mut said = String::new();
+    for (what, content) in [
+        ("empty", String::new()),
+        ("not YAML", "apiVersion: [".to_owned()),
+        ("a list", "- a\n".to_owned()),
+        ("two documents", format!("{MINIMAL}---\n{MINIMAL}")),
+        ("a tab", "apiVersion: kleidi.beezy.dev/v1\n\tkind: x\n".to_owned()),
+        ("another apiVersion", instead("dev/v1", "dev/v9")),
+        ("another kind", instead("PluginConfiguration", "Pod")),
+        ("an unknown section", after("sockets: {}\n")),
+        ("an unknown key", after("  pin: \"1234\"\n")),
+        ("a key twice", after("  keyLabel: other\n")),
+        ("no pkcs11", "apiVersion: kleidi.beezy.dev/v1\nkind: PluginConfiguration\n".to_owned()),
+        ("no module", instead("  module: /usr/lib/softhsm/libsofthsm2.so\n", "")),
+        ("no token", instead("  tokenLabel: kleidi\n", "")),
+        ("no key", instead("  keyLabel: kek\n", "")),
+        ("no PIN", instead("  pinFile: /etc/kleidi/pin\n", "")),
+        ("a list for a text", instead("kek", "[kek]")),
+        ("a relative module", instead("/usr/lib/softhsm/libsofthsm2.so", "libsofthsm2.so")),
+        ("a relative PIN file", instead("/etc/kleidi/pin", "pin")),
+        ("a long token label", instead("kleidi\n  key", &format!("{}\n  key", "k".repeat(33)))),
+        ("an odd key id", after("  keyId: \"1\"\n")),
+        ("no hex in a key id", after("  keyId: first\n")),
+        ("a bad uri", after("  uri: pkcs11:slot-id=1\n")),
+        ("a PIN in the uri", after("  uri: pkcs11:?pin-value=1234\n")),
+        ("said twice", after("  uri: pkcs11:token=kleidi\n")),
+        ("words for a number", after("  workers: many\n")),
+        ("a number too large", after("  workers: 17\n")),
+        ("a bare number for a duration", after("  callTimeout: 2\n")),
+        ("a duration too long", after("  callTimeout: 10s\n")),
+        ("neither true nor false", after("  allowWeakKeys: maybe\n")),
+        ("an unknown plugin", after("  decryptAlso:\n  - plugin: trousseau\n")),
+        ("a socket for everybody", after("socket:\n  mode: \"0666\"\n")),
+        ("a decimal mode", after("socket:\n  mode: 384\n")),
+        ("a user that is not there", after("socket:\n  allowedUsers: [root, nobody-at-all]\n")),
+        ("a group that is not there", after("socket:\n  group: nobody-at-all\n")),
+        ("another scheme", after("socket:\n  listen: tcp://127.0.0.1:1\n")),
+        ("two slashes", after("socket:\n  listen: unix://run/kms.sock\n")),
+        ("a period too long", after("health:\n  period: 2m\n")),
+        ("stale too soon", after("health:\n  period: 30s\n  staleAfter: 40s\n")),
+        ("an unknown level", after("log:\n  level: loud\n  format: xml\n")),
+        ("several faults", after("  workers: 0\n  queue: 0\nlog:\n  level: loud\n")),
+        ("the Go kleidi, transit", r#"{"address": "https://vault", "transitkey": "k"}"#.to_owned()),
+        ("the Go kleidi, nothing", "{}".to_owned()),
+        (
+            "the Go kleidi, unknown",
+            r#"{"path": "/m", "tokenLabel": 1, "pin": "1", "x": "y"}"#.into(),
+        ),
+    ] {
+        let error = parse(&content).expect_err(what).to_string();
+        assert!(!error.contains("1234"), "{what}: no PIN is repeated: {error}");
+        let _ = writeln!(said, "--- {what}\n{error}\n");
+    }
+    insta::assert_snapshot!(said);
+}
+
+proptest! {
+    #[test]
+    fn parsing_is_total(content in "\\PC{0,200}") {
+        let _ = parse(&content);
+    }
+
+    #[test]
+    fn a_damaged_configuration_is_survived(at in 0..EXAMPLE.len(), with in "\\PC{0,3}") {
+        let mut content = EXAMPLE.to_owned();
+        if content.is_char_boundary(at) && content.is_char_boundary(at + 1) {
+            content.replace_range(at..=at, &with);
+        }
+        let _ = parse(&content);
+    }
+}
