@@ -37,6 +37,16 @@ pub fn p11() -> PathBuf {
     build("kleidi-harness", &["--bin", "p11"], "p11")
 }
 
+/// The gRPC service that does nothing, for benchmarks.
+///
+/// # Panics
+///
+/// If it cannot be built.
+#[must_use]
+pub fn echo() -> PathBuf {
+    build("kleidi-harness", &["--bin", "echo"], "echo")
+}
+
 /// The PKCS#11 module that misbehaves by a script.
 ///
 /// # Panics
