@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
@@ -79,12 +80,6 @@ impl Version {
     pub fn of_number(number: u64) -> Self {
         Self(number.to_string())
     }
-
-    /// The characters.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
 }
 
 /// Lower-case hex digits of `bytes`.
@@ -99,17 +94,18 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 /// The id of a key: its fingerprint, `-`, its version; at most [`KEY_ID_BYTES_MAX`] bytes.
 ///
 /// The fingerprint alone finds the key again. The whole id is authenticated with each ciphertext.
+/// Clones share the text.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct KeyId {
     fingerprint: Fingerprint,
-    version: Version,
+    text: Arc<str>,
 }
 
 impl KeyId {
     /// The id of this generation of this key.
     #[must_use]
-    pub fn new(fingerprint: Fingerprint, version: Version) -> Self {
-        Self { fingerprint, version }
+    pub fn new(fingerprint: Fingerprint, version: &Version) -> Self {
+        Self { fingerprint, text: format!("{fingerprint}-{}", version.0).into() }
     }
 
     /// What the key's material is recognised by.
@@ -118,16 +114,16 @@ impl KeyId {
         self.fingerprint
     }
 
-    /// Which generation it is to the KMS.
+    /// As kube-apiserver gets it.
     #[must_use]
-    pub fn version(&self) -> &Version {
-        &self.version
+    pub fn as_str(&self) -> &str {
+        &self.text
     }
 }
 
 impl fmt::Display for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.fingerprint, self.version.0)
+        f.write_str(&self.text)
     }
 }
 
@@ -165,7 +161,7 @@ impl FromStr for KeyId {
         if !legal {
             return Err(ParseKeyIdError);
         }
-        Ok(Self { fingerprint: Fingerprint(bytes), version: Version(version.to_owned()) })
+        Ok(Self { fingerprint: Fingerprint(bytes), text: text.into() })
     }
 }
 
@@ -177,10 +173,10 @@ mod tests {
     /// The id is in etcd for years: a change of how it is made would orphan every stored object.
     #[test]
     fn ids_are_what_they_were() {
-        let id = KeyId::new(Fingerprint::of("test", b"witness"), Version::of_bytes(&[1]));
+        let id = KeyId::new(Fingerprint::of("test", b"witness"), &Version::of_bytes(&[1]));
         assert_eq!(id.to_string(), "69156414b31011bea3741935dbf6da04-01");
         let long = Version::of_bytes(&[0xab; 20]);
-        assert_eq!(long.as_str(), "h4844a34d8cec095f6eff24651f335f");
+        assert_eq!(long.0, "h4844a34d8cec095f6eff24651f335f");
     }
 
     #[test]
@@ -210,12 +206,12 @@ mod tests {
             witness in proptest::collection::vec(any::<u8>(), 0..64),
             version in proptest::collection::vec(any::<u8>(), 0..64),
         ) {
-            let id = KeyId::new(Fingerprint::of("d", &witness), Version::of_bytes(&version));
+            let id = KeyId::new(Fingerprint::of("d", &witness), &Version::of_bytes(&version));
             let text = id.to_string();
             prop_assert!(text.len() <= KEY_ID_BYTES_MAX);
             prop_assert!(text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'));
             prop_assert_eq!(text.parse::<KeyId>().unwrap(), id);
-            let again = KeyId::new(Fingerprint::of("d", &witness), Version::of_bytes(&version));
+            let again = KeyId::new(Fingerprint::of("d", &witness), &Version::of_bytes(&version));
             prop_assert_eq!(again.to_string(), text);
         }
 
@@ -224,7 +220,7 @@ mod tests {
             a in (proptest::collection::vec(any::<u8>(), 0..20), proptest::collection::vec(any::<u8>(), 0..20)),
             b in (proptest::collection::vec(any::<u8>(), 0..20), proptest::collection::vec(any::<u8>(), 0..20)),
         ) {
-            let id = |(w, v): &(Vec<u8>, Vec<u8>)| KeyId::new(Fingerprint::of("d", w), Version::of_bytes(v));
+            let id = |(w, v): &(Vec<u8>, Vec<u8>)| KeyId::new(Fingerprint::of("d", w), &Version::of_bytes(v));
             prop_assert_eq!(id(&a) == id(&b), a == b);
         }
 

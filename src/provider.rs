@@ -124,7 +124,7 @@ impl Provider {
         }
         let key = self.key_for(client, deadline).await?;
         let annotations = Annotations::new();
-        let aad = envelope::aad(self.backend.scheme(), &key.to_string(), &annotations);
+        let aad = envelope::aad(self.backend.scheme(), key.as_str(), &annotations);
         let request = WrapRequest { key: key.clone(), plaintext, aad };
         let wrapped = self.heed(self.backend.wrap(request, deadline).await)?;
         if wrapped.key != key {

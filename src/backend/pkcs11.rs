@@ -45,6 +45,7 @@ use module::Module;
 pub use module::TokenSelector;
 pub use pin::PinSource;
 use pool::Pool;
+use session::Worker;
 pub use uri::{ParseUriError, Uri};
 
 /// Where the keys are and how to get at them.
@@ -117,17 +118,16 @@ impl Backend for Pkcs11 {
     }
 
     fn observe(&self, deadline: Instant) -> Reply<'_, KeySet> {
-        let operation = Box::new(|worker: &mut session::Worker| worker.observe());
-        Box::pin(self.pool.run("look at the token", deadline, operation))
+        Box::pin(self.pool.run("look at the token", deadline, Worker::observe))
     }
 
     fn wrap(&self, request: WrapRequest, deadline: Instant) -> Reply<'_, Wrapped> {
-        let operation = Box::new(move |worker: &mut session::Worker| worker.wrap(&request));
+        let operation = move |worker: &mut Worker| worker.wrap(&request);
         Box::pin(self.pool.run("wrap a seed", deadline, operation))
     }
 
     fn unwrap(&self, request: Arc<UnwrapRequest>, deadline: Instant) -> Reply<'_, Secret> {
-        let operation = Box::new(move |worker: &mut session::Worker| worker.unwrap(&request));
+        let operation = move |worker: &mut Worker| worker.unwrap(&request);
         Box::pin(self.pool.run("unwrap a seed", deadline, operation))
     }
 
@@ -136,8 +136,7 @@ impl Backend for Pkcs11 {
         request: Arc<ForeignRequest>,
         deadline: Instant,
     ) -> Reply<'_, Option<Secret>> {
-        let operation =
-            Box::new(move |worker: &mut session::Worker| worker.unwrap_foreign(&request));
+        let operation = move |worker: &mut Worker| worker.unwrap_foreign(&request);
         Box::pin(self.pool.run("unwrap a seed of another plugin", deadline, operation))
     }
 }

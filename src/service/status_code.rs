@@ -59,7 +59,7 @@ mod tests {
 
     #[test]
     fn every_row() {
-        let id = || KeyId::new(Fingerprint::of("", b""), Version::of_number(1));
+        let id = || KeyId::new(Fingerprint::of("", b""), &Version::of_number(1));
         let backend = |kind| BackendError::new(kind, "test", "test");
         let outage = |kind| Error::Outage { since: Duration::ZERO, error: backend(kind) };
         for (error, wanted, outage) in [

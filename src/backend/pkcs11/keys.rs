@@ -91,7 +91,7 @@ impl Keyring {
             }
             match check::check(tools, handle, &attributes)? {
                 Verdict::Sound(fingerprint, check_value) => {
-                    let id = KeyId::new(fingerprint, Version::of_bytes(&attributes.id));
+                    let id = KeyId::new(fingerprint, &Version::of_bytes(&attributes.id));
                     let loaded = LoadedKey::load(tools, handle, attributes, Some(id), check_value)?;
                     keys.push(loaded);
                 }

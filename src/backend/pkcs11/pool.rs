@@ -19,9 +19,6 @@ use super::session::Worker;
 use crate::backend::{BackendError, ErrorKind};
 use crate::random::Random;
 
-/// What a worker does for a caller; the caller may have given up meanwhile.
-pub(super) type Operation<T> = Box<dyn FnOnce(&mut Worker) -> Result<T, BackendError> + Send>;
-
 /// What is in the queue: an operation with its answer's way back.
 struct Job {
     deadline: Instant,
@@ -114,12 +111,30 @@ impl Drop for Call<'_> {
     }
 }
 
+/// How long threads have been at their present jobs.
+struct BusyTimes {
+    shortest: Duration,
+    longest: Duration,
+    /// A thread has not come back and has not been replaced.
+    lost: bool,
+}
+
 /// What is known of a thread from outside.
 struct Thread {
     /// Milliseconds from the epoch to the start of its job, plus one; 0 while it has none.
     busy_since: AtomicU64,
     /// It has been replaced and is to end.
     retired: AtomicBool,
+}
+
+impl Thread {
+    /// How long it has been at its present job.
+    fn busy(&self, now: u64) -> Duration {
+        match self.busy_since.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            since => Duration::from_millis(now.saturating_sub(since - 1)),
+        }
+    }
 }
 
 impl Pool {
@@ -152,11 +167,13 @@ impl Pool {
         &self,
         attempted: &'static str,
         deadline: Instant,
-        operation: Operation<T>,
+        operation: impl FnOnce(&mut Worker) -> Result<T, BackendError> + Send + 'static,
     ) -> Result<T, BackendError> {
-        self.mind_the_lost();
-        if let Some(stuck) = self.all_stuck() {
-            return Err(stuck_error(attempted, stuck));
+        let times = self.busy_times();
+        if times.lost {
+            self.replace_a_lost_thread();
+        } else if times.shortest > self.settings.call_timeout {
+            return Err(stuck_error(attempted, times.shortest));
         }
         let _call = Call::begin(&self.waiting);
         let (answer, mut answered) = oneshot::channel();
@@ -187,61 +204,50 @@ impl Pool {
 
     /// Longest time that any thread has been at its present job.
     pub(super) fn longest_job(&self) -> Duration {
-        self.busy_times().max().unwrap_or_default()
+        self.busy_times().longest
     }
 
     fn late(&self, attempted: &'static str) -> BackendError {
-        match self.all_stuck() {
-            Some(stuck) => stuck_error(attempted, stuck),
-            None => BackendError::new(ErrorKind::Timeout, attempted, "no answer in time"),
+        let shortest = self.busy_times().shortest;
+        if shortest > self.settings.call_timeout {
+            return stuck_error(attempted, shortest);
         }
+        BackendError::new(ErrorKind::Timeout, attempted, "no answer in time")
     }
 
-    fn busy_times(&self) -> impl Iterator<Item = Duration> {
+    /// How long the threads have been at their present jobs.
+    fn busy_times(&self) -> BusyTimes {
         let now = self.milliseconds();
-        let since: Vec<_> = self
-            .threads
-            .lock()
-            .iter()
-            .map(|thread| thread.busy_since.load(Ordering::Relaxed))
-            .collect();
-        since.into_iter().map(move |since| match since {
-            0 => Duration::ZERO,
-            since => Duration::from_millis(now.saturating_sub(since - 1)),
-        })
+        let mut times = BusyTimes { shortest: Duration::MAX, longest: Duration::ZERO, lost: false };
+        for thread in &*self.threads.lock() {
+            let busy = thread.busy(now);
+            times.shortest = times.shortest.min(busy);
+            times.longest = times.longest.max(busy);
+            times.lost |= busy > LOST_AFTER && !thread.retired.load(Ordering::Relaxed);
+        }
+        times
     }
 
-    /// How long the module has not answered, if no thread is left that could serve.
-    fn all_stuck(&self) -> Option<Duration> {
-        self.busy_times().min().filter(|busy| *busy > self.settings.call_timeout)
-    }
-
-    /// Replaces threads that do not come back.
-    fn mind_the_lost(&self) {
+    /// Goes on without a thread that does not come back, unless too many have been lost already.
+    fn replace_a_lost_thread(&self) {
         let now = self.milliseconds();
         let mut threads = self.threads.lock();
-        // A retired thread removes itself by ending; then only this list holds it.
+        // A retired thread has ended when only this list still knows of it.
         threads.retain(|thread| {
             !thread.retired.load(Ordering::Relaxed) || Arc::strong_count(thread) > 1
         });
         let retired = threads.iter().filter(|t| t.retired.load(Ordering::Relaxed)).count();
         let lost = threads.iter().find(|thread| {
-            let since = thread.busy_since.load(Ordering::Relaxed);
-            !thread.retired.load(Ordering::Relaxed)
-                && since != 0
-                && Duration::from_millis(now.saturating_sub(since - 1)) > LOST_AFTER
+            !thread.retired.load(Ordering::Relaxed) && thread.busy(now) > LOST_AFTER
         });
-        if let Some(lost) = lost
-            && retired < REPLACED_MAX
-        {
-            lost.retired.store(true, Ordering::Relaxed);
-            drop(threads);
-            tracing::warn!(
-                "a call into the PKCS#11 module does not return: going on with a new thread"
-            );
-            if let Err(error) = self.start_thread() {
-                tracing::error!(%error, "cannot replace a thread");
-            }
+        let Some(lost) = lost.filter(|_| retired < REPLACED_MAX) else { return };
+        lost.retired.store(true, Ordering::Relaxed);
+        drop(threads);
+        tracing::warn!(
+            "a call into the PKCS#11 module does not return: going on with a new thread"
+        );
+        if let Err(error) = self.start_thread() {
+            tracing::error!(%error, "cannot replace a thread");
         }
     }
 

@@ -19,7 +19,7 @@ use crate::secret::Secret;
 /// The key number `n`; its material and its version are `n`.
 pub(crate) fn key(n: u8) -> Key {
     let fingerprint = Fingerprint::of("fake", &[n]);
-    let id = KeyId::new(fingerprint, Version::of_number(u64::from(n)));
+    let id = KeyId::new(fingerprint, &Version::of_number(u64::from(n)));
     Key { id, name: format!("key {n}"), facts: Arc::new([]) }
 }
 
