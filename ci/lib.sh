@@ -24,3 +24,8 @@ need_rust() {
   command -v cc >/dev/null \
     || die 'a C linker is missing: apt-get install gcc libc6-dev, then run this again'
 }
+
+# The comment at the top of the script.
+usage() {
+  sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
+}

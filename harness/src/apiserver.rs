@@ -232,6 +232,18 @@ impl ApiServerConfig {
         format!("https://127.0.0.1:{}", self.port)
     }
 
+    /// Its certificate, which is its own authority.
+    #[must_use]
+    pub fn certificate(&self) -> PathBuf {
+        self.directory.join("tls.crt")
+    }
+
+    /// What its administrator says who he is with.
+    #[must_use]
+    pub fn bearer_token(&self) -> &'static str {
+        TOKEN
+    }
+
     fn encryption(&self) -> PathBuf {
         self.directory.join("encryption.yaml")
     }

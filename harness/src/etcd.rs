@@ -1,5 +1,6 @@
 //! etcd, and what is in it byte for byte.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use base64::Engine as _;
@@ -13,9 +14,11 @@ use crate::{Stage, components};
 /// A running etcd with an empty store.
 #[derive(Debug)]
 pub struct Etcd {
+    binary: PathBuf,
     http: Http,
     port: u16,
-    _process: Process,
+    /// The process.
+    pub process: Process,
 }
 
 impl Etcd {
@@ -26,7 +29,7 @@ impl Etcd {
         let (port, peers) = (free_port(), free_port());
         let (url, peer_url) =
             (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{peers}"));
-        let mut command = Command::new(binary);
+        let mut command = Command::new(&binary);
         command.arg("--data-dir").arg(stage.path("etcd"));
         command.args(["--listen-client-urls", &url, "--advertise-client-urls", &url]);
         command.args(["--listen-peer-urls", &peer_url]);
@@ -40,13 +43,19 @@ impl Etcd {
             answer if answer.body.contains("\"true\"") => Ok(()),
             answer => Err(answer.body),
         });
-        Some(Self { http, port, _process: process })
+        Some(Self { binary, http, port, process })
     }
 
     /// Where it listens, for kube-apiserver.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// `etcdctl`, if it is beside this etcd.
+    #[must_use]
+    pub fn etcdctl(&self) -> PathBuf {
+        self.binary.with_file_name("etcdctl")
     }
 
     /// The value of a key.

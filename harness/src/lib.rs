@@ -1,7 +1,7 @@
 //! Real parts for tests of KMS v2 plugins.
 //!
 //! Each part is a process of its own with a directory of its own, on a port that was free, ready when
-//! it says so, killed when dropped; its logs stay if the test fails. Everything blocks, so that a test
+//! it says so, killed when dropped or when the test is killed; its logs stay if the test fails. Everything blocks, so that a test
 //! reads from top to bottom.
 //!
 //! ```no_run
@@ -33,6 +33,7 @@ mod apiserver;
 pub mod built;
 pub mod components;
 mod etcd;
+mod guard;
 mod http;
 mod plugin;
 mod poll;

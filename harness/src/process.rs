@@ -10,10 +10,10 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::Stage;
 use crate::poll::eventually;
+use crate::{Stage, guard};
 
-/// A running process; killed when dropped.
+/// A running process; killed when dropped, and when this process ends, however it ends.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -43,7 +43,10 @@ impl Process {
         };
         let mut spawn = spawn;
         match spawn() {
-            Ok(child) => Self { name: name.to_owned(), child, log, status: None },
+            Ok(child) => {
+                guard::watch(child.id());
+                Self { name: name.to_owned(), child, log, status: None }
+            }
             Err(error) => panic!("cannot start {name} ({command:?}): {error}"),
         }
     }
@@ -66,6 +69,9 @@ impl Process {
     pub fn ended(&mut self) -> Option<ExitStatus> {
         if self.status.is_none() {
             self.status = self.child.try_wait().ok().flatten();
+            if self.status.is_some() {
+                guard::release(self.child.id());
+            }
         }
         self.status
     }
@@ -100,6 +106,12 @@ impl Process {
         self.wait()
     }
 
+    /// Lets it run on after this process has ended.
+    pub fn leave_running(self) {
+        guard::release(self.pid());
+        std::mem::forget(self);
+    }
+
     /// Waits until `ready` gives a value.
     ///
     /// # Panics
@@ -121,6 +133,7 @@ impl Drop for Process {
         // A stopped process gets the signal, too.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        guard::release(self.child.id());
     }
 }
 

@@ -52,3 +52,81 @@ fn the_go_kleidis_flags_are_understood() {
     assert!(parse(&["--listen-addr", "@x"]).is_ok());
     assert!(parse(&["--listen-address", "@x"]).is_ok());
 }
+
+/// The documents with commands and links in them.
+const DOCUMENTS: [&str; 3] = ["README.md", "configuration/README.md", "harness/README.md"];
+
+fn document(name: &str) -> String {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    std::fs::read_to_string(root.join(name)).unwrap()
+}
+
+#[test]
+fn the_documents_commands_exist() {
+    let mut seen = 0;
+    for name in DOCUMENTS {
+        let text = document(name);
+        let blocks = text.split("```").skip(1).step_by(2).filter(|block| block.starts_with("sh\n"));
+        for line in blocks.flat_map(str::lines) {
+            let line = line.split(['#', '|']).next().unwrap();
+            let words: Vec<_> = line.split_whitespace().collect();
+            // At the beginning, or behind a variable; elsewhere it is a user's name.
+            let command = (0..words.len())
+                .find(|at| words[*at] == "kleidi" && (*at == 0 || words[*at - 1].contains('=')));
+            let Some(command) = command else { continue };
+            seen += 1;
+            let parsed = parse(&words[command + 1..]);
+            assert!(parsed.is_ok(), "{name}: {line}: {}", parsed.err().unwrap());
+        }
+    }
+    assert!(seen > 12, "only {seen} commands were found");
+}
+
+#[test]
+fn the_documents_links_lead_somewhere() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    for name in DOCUMENTS {
+        let text = document(name);
+        let directory = root.join(name).parent().unwrap().to_owned();
+        let anchors: Vec<String> = text
+            .lines()
+            .filter(|line| line.starts_with('#'))
+            .map(|line| {
+                let title = line.trim_start_matches('#').trim().to_lowercase();
+                let kept = title.chars().filter(|c| c.is_alphanumeric() || " -".contains(*c));
+                kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+            })
+            .collect();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            match link.strip_prefix('#') {
+                Some(anchor) => assert!(anchors.iter().any(|a| a == anchor), "{name}: {link}"),
+                None => assert!(directory.join(link).exists(), "{name}: {link}"),
+            }
+        }
+    }
+}
+
+/// The exit codes are in the README as in the help.
+#[test]
+fn the_readme_has_every_exit_code() {
+    let readme = document("README.md");
+    for line in super::EXIT_CODES.lines().skip(1) {
+        let code = line.split_whitespace().next().unwrap();
+        assert!(readme.contains(&format!("| {code} | ")), "{line}");
+    }
+}
+
+/// The files of an installation speak of one socket.
+#[test]
+fn the_installation_has_one_socket() {
+    let socket = crate::config::DEFAULT_LISTEN;
+    let path = socket.strip_prefix("unix://").unwrap_or(socket);
+    for (file, wanted) in [
+        ("configuration/kleidi.socket", format!("ListenStream={path}\n")),
+        ("configuration/encryption.yaml", format!("endpoint: unix://{path}\n")),
+        ("configuration/static-pod.yaml", path.to_owned()),
+        ("configuration/kleidi.example.yaml", format!("listen: unix://{path}\n")),
+    ] {
+        assert!(document(file).contains(&wanted), "{file}: {wanted}");
+    }
+}
