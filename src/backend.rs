@@ -68,6 +68,9 @@ pub struct KeySet {
     pub current: Key,
     /// Keys that only unwrap, newest first.
     pub older: Vec<Key>,
+    /// Names of keys that unwrap by trial: they may not encrypt, and so cannot be told by what they
+    /// compute.
+    pub without_id: Vec<String>,
     /// Keys that would belong here but for a fault of theirs, in words for the operator.
     pub refused: Vec<String>,
     /// Where the keys are, as label and value, for `kleidi check --live`.
@@ -78,6 +81,19 @@ impl KeySet {
     /// All keys, the current one first.
     pub fn iter(&self) -> impl Iterator<Item = &Key> {
         std::iter::once(&self.current).chain(&self.older)
+    }
+
+    /// Names of the keys that are not in `after` any more, under whatever id: what they wrapped cannot
+    /// be read.
+    pub fn lost_in<'a>(&'a self, after: &'a Self) -> impl Iterator<Item = String> + 'a {
+        let by_id = self.iter().filter(|key| {
+            let same = |now: &Key| now.id.fingerprint() == key.id.fingerprint();
+            !after.iter().any(same) && !after.without_id.contains(&key.name)
+        });
+        let by_name = self.without_id.iter().filter(|name| {
+            !after.without_id.contains(name) && !after.iter().any(|now| now.name == **name)
+        });
+        by_id.map(|key| format!("{} (key_id {})", key.name, key.id)).chain(by_name.cloned())
     }
 
     /// The key with this id.

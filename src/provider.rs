@@ -198,6 +198,12 @@ impl Provider {
     async fn key_for(&self, client: &Announced, deadline: Instant) -> Result<KeyId, Error> {
         self.started(deadline).await;
         let state = self.monitor.state();
+        // Other outages may be over before we look; a key that computes nonsense is not.
+        if let Some(outage) = &state.outage
+            && outage.error.kind == ErrorKind::KeyDamaged
+        {
+            state.healthy(Instant::now(), self.stale_after)?;
+        }
         let Some(keys) = &state.keys else {
             state.healthy(Instant::now(), self.stale_after)?;
             return Err(Error::Starting);
@@ -218,7 +224,10 @@ impl Provider {
     /// A call that failed because of the KMS is a reason to look at the KMS now.
     fn heed<T>(&self, outcome: Result<T, BackendError>) -> Result<T, Error> {
         outcome.map_err(|error| {
-            if matches!(error.kind, ErrorKind::Unavailable | ErrorKind::Timeout) {
+            if matches!(
+                error.kind,
+                ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::KeyDamaged
+            ) {
                 self.monitor.nudge();
             }
             Error::Backend(error)

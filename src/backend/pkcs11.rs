@@ -11,9 +11,13 @@
 //! not get faster with threads; a token that was once unreadable stays dead in a process until
 //! C_Finalize and C_Initialize; a call can hang for as long as somebody holds a lock on a file.
 //!
-//! **The one thing that needs a restart:** a call that never returns. Its thread cannot be ended, and
-//! the module cannot be initialised anew while it is inside. Status says so, Encrypt and Decrypt fail at
-//! once, and [`Pkcs11::stuck_for`] lets systemd's watchdog restart the process.
+//! **A call that never returns** cannot be ended, and the module cannot be initialised anew beside it.
+//! After `callTimeout` calls fail at once; after 5 s a new thread takes over, at most twice; after a
+//! minute [`Pkcs11::stuck_for`] has the process restarted (by systemd's watchdog, or by ending it).
+//!
+//! One Encrypt: [`Pkcs11::wrap`] → `Pool::run` → `Worker::wrap` → `Worker::attempt` →
+//! `LoadedKey::apply` → `Tools::seal` → `CryptoCalls::encrypt` → C_EncryptInit, C_Encrypt; and the way
+//! back through `LoadedKey::vouch_for`, which reads it back before it is given out.
 
 use std::ffi::CString;
 use std::path::PathBuf;
@@ -30,8 +34,9 @@ mod module;
 mod pin;
 mod pool;
 mod raw;
-mod session;
+mod tools;
 mod uri;
+mod worker;
 
 use super::{
     Backend, BackendError, ForeignRequest, KeySet, Reply, Scheme, UnwrapRequest, WrapRequest,
@@ -45,8 +50,8 @@ use module::Module;
 pub use module::TokenSelector;
 pub use pin::PinSource;
 use pool::Pool;
-use session::Worker;
 pub use uri::{ParseUriError, Uri};
+use worker::Worker;
 
 /// Where the keys are and how to get at them.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -56,6 +56,9 @@ fn show(keys: &KeySet) {
     for key in &keys.older {
         say(&format!("only unwraps: {} (key_id {})", key.name, key.id));
     }
+    for name in &keys.without_id {
+        say(&format!("only unwraps, and may not encrypt: {name}"));
+    }
     for reason in &keys.refused {
         say(&format!("warning: {reason}"));
     }

@@ -138,8 +138,8 @@ fn log(event: &Event) {
             %from, %to,
             "another key is current: Status announces it, then Encrypt uses it"
         ),
-        Event::KeyGone { id, name } => error!(
-            key_id = %id, key = name,
+        Event::KeyGone(key) => error!(
+            key,
             "a key is gone from the KMS: what it wrapped cannot be read until it is restored"
         ),
         Event::KeyAppeared(key) => debug!(key, "a key is there that only unwraps"),

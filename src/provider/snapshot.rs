@@ -53,12 +53,7 @@ pub enum Event {
         to: KeyId,
     },
     /// A key is gone: what it wrapped cannot be read until it is back.
-    KeyGone {
-        /// The key.
-        id: KeyId,
-        /// Its name in the KMS when last seen.
-        name: String,
-    },
+    KeyGone(String),
     /// A key is there that was not there before, not counting the current one.
     KeyAppeared(String),
     /// A key that is not used for a fault of its own.
@@ -125,9 +120,7 @@ impl State {
 
 fn changes(before: &KeySet, after: &KeySet) -> Vec<Event> {
     let mut events = Vec::new();
-    for key in before.iter().filter(|key| after.find(&key.id).is_none()) {
-        events.push(Event::KeyGone { id: key.id.clone(), name: key.name.clone() });
-    }
+    events.extend(before.lost_in(after).map(Event::KeyGone));
     for key in after.older.iter().filter(|key| before.find(&key.id).is_none()) {
         events.push(Event::KeyAppeared(format!("{} ({})", key.name, key.id)));
     }

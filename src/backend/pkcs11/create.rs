@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 use super::class::describe;
 use super::keys::{self, Attributes};
 use super::module::{Module, find_token, matching_tokens, unavailable};
-use super::session::{Failure, Tools};
+use super::tools::{Failure, Tools};
 use super::{PinSource, Settings};
 use crate::backend::{BackendError, ErrorKind};
 use crate::random::Random;

@@ -7,10 +7,10 @@
 use cryptoki::object::ObjectHandle;
 
 use super::keys;
-use super::session::{Failure, Tools};
+use super::tools::{Failure, Tools};
 use crate::backend::{BackendError, ErrorKind, ForeignRequest};
 
-/// IVs of both formats; twice as long as ours.
+/// Bytes of the IV in both formats; ours has 12.
 pub(super) const IV_BYTES: usize = 16;
 
 /// Which plugin.

@@ -11,9 +11,11 @@
 
 use std::sync::Arc;
 
+use cryptoki::error::Error;
 use cryptoki::object::{Attribute, KeyType, ObjectClass, ObjectHandle};
 
-use super::session::{Failure, Tools};
+use super::class::{Class, classify, describe};
+use super::tools::{Failure, Tools};
 use crate::backend::{BackendError, ErrorKind, KeySet};
 use crate::key_id::{Fingerprint, KeyId, Version};
 
@@ -57,10 +59,21 @@ pub(super) type Facts = Arc<[(&'static str, String)]>;
 
 /// A key that neither wraps nor unwraps.
 struct Unused {
+    /// Those that could be read.
     attributes: Attributes,
     why: String,
+    fault: Fault,
+}
+
+/// What is wrong with an unused key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// It was never good for this, and so never the current one.
+    Unsuitable,
     /// It may have been the current key once: then no other takes its place.
-    damaged: bool,
+    Damaged,
+    /// The same, and not even its `CKA_ID` can be read.
+    Unreadable,
 }
 
 /// Our keys as one session has found them.
@@ -68,6 +81,8 @@ struct Unused {
 pub(super) struct Keyring {
     /// Newest first; without the unused ones.
     keys: Vec<LoadedKey>,
+    /// Keys that the module fails to use while it can use others.
+    broken: Vec<ObjectHandle>,
     /// Where the current key is, or why there is none. Others unwrap all the same.
     current: Result<(usize, KeyId), BackendError>,
     refused: Vec<String>,
@@ -75,34 +90,45 @@ pub(super) struct Keyring {
 
 impl Keyring {
     /// Looks for our keys; tries those that `before` does not know as they are now.
+    ///
+    /// A key that the module fails to use is the module's fault, and an error, until it has been
+    /// `reinitialised` and can use another key.
     pub(super) fn look(
         tools: &Tools<'_>,
         selector: &KeySelector,
         before: Option<&Self>,
+        reinitialised: bool,
     ) -> Result<Self, Failure> {
         let mut keys: Vec<LoadedKey> = Vec::new();
-        let mut unused = Vec::new();
+        let (mut unused, mut broken) = (Vec::new(), Vec::new());
         for handle in find(tools, selector.label.as_deref(), selector.id.as_deref())? {
-            let attributes = Attributes::read(tools.session, handle)?;
-            let known = before.and_then(|before| before.known(handle, &attributes));
-            if let Some(known) = known {
-                keys.push(known.clone());
-                continue;
-            }
-            match check::check(tools, handle, &attributes)? {
-                Verdict::Sound(fingerprint, check_value) => {
-                    let id = KeyId::new(fingerprint, &Version::of_bytes(&attributes.id));
-                    let loaded = LoadedKey::load(tools, handle, attributes, Some(id), check_value)?;
-                    keys.push(loaded);
+            match examine(tools, handle, before) {
+                Ok(Ok(key)) => keys.push(key),
+                Ok(Err(useless)) => unused.push(useless),
+                Err(Failure::Code(error)) if may_be_the_keys(&error) => {
+                    broken.push((handle, error));
                 }
-                Verdict::OnlyDecrypts => {
-                    let check_value = "not comparable (the key may not encrypt)";
-                    keys.push(LoadedKey::load(tools, handle, attributes, None, check_value)?);
-                }
-                Verdict::Unusable(why) => unused.push(Unused { attributes, why, damaged: false }),
-                Verdict::Damaged(why) => unused.push(Unused { attributes, why, damaged: true }),
+                Err(failure) => return Err(failure),
             }
         }
+        let known = |handle| before.is_some_and(|before| before.broken.contains(handle));
+        let excused = reinitialised || broken.iter().all(|(handle, _)| known(handle));
+        let works = |keys: &[LoadedKey]| {
+            let sound = keys.iter().find(|key| key.id.is_some());
+            sound.is_some_and(|key| key.try_canary(tools).is_ok())
+        };
+        if !broken.is_empty() && !(excused && works(&keys)) {
+            return Err(Failure::Code(broken.swap_remove(0).1));
+        }
+        unused.extend(broken.iter().map(|(handle, error)| {
+            let why = format!("the module cannot use it: {}", describe(error));
+            match Attributes::read(tools.session, *handle) {
+                Ok(attributes) => Unused { attributes, why, fault: Fault::Damaged },
+                Err(_) => {
+                    Unused { attributes: Attributes::default(), why, fault: Fault::Unreadable }
+                }
+            }
+        }));
         if let Some(before) = before {
             let kept = |key: &&LoadedKey| !keys.iter().any(|now| now.handle == key.handle);
             before.keys.iter().filter(kept).for_each(|key| key.discard(tools));
@@ -116,11 +142,22 @@ impl Keyring {
             Ok((current, _)) => refused(&keys, &unused, selector, *current),
             Err(_) => Vec::new(),
         };
-        Ok(Self { keys, current, refused })
+        let broken = broken.into_iter().map(|(handle, _)| handle).collect();
+        Ok(Self { keys, broken, current, refused })
     }
 
     fn known(&self, handle: ObjectHandle, attributes: &Attributes) -> Option<&LoadedKey> {
         self.keys.iter().find(|key| key.handle == handle && key.attributes == *attributes)
+    }
+
+    /// Whether a key has this fingerprint.
+    pub(super) fn has(&self, wanted: Fingerprint) -> bool {
+        self.keys.iter().any(|key| key.has(wanted))
+    }
+
+    /// Whether there are keys that the module fails to use.
+    pub(super) fn has_broken(&self) -> bool {
+        !self.broken.is_empty()
     }
 
     /// The key that wraps under this id.
@@ -131,10 +168,8 @@ impl Keyring {
     /// The keys that may have wrapped under this fingerprint: the one that has it, or else all that
     /// cannot be told by their fingerprint.
     pub(super) fn for_unwrapping(&self, wanted: Fingerprint) -> impl Iterator<Item = &LoadedKey> {
-        let has =
-            move |key: &LoadedKey| key.id.as_ref().is_some_and(|id| id.fingerprint() == wanted);
-        let known = self.keys.iter().any(has);
-        self.keys.iter().filter(move |key| if known { has(key) } else { key.id.is_none() })
+        let known = self.has(wanted);
+        self.keys.iter().filter(move |key| if known { key.has(wanted) } else { key.id.is_none() })
     }
 
     /// The key that wraps now, or why none does.
@@ -151,9 +186,11 @@ impl Keyring {
     pub(super) fn key_set(&self, token: &Facts) -> Result<KeySet, BackendError> {
         let (current, id) = self.current.as_ref().map_err(Clone::clone)?;
         let older = self.keys.iter().enumerate().filter(|(at, _)| at != current);
+        let nameless = self.keys.iter().filter(|key| key.id.is_none());
         Ok(KeySet {
             current: self.keys[*current].named(id.clone()),
             older: older.filter_map(|(_, key)| Some(key.named(key.id.clone()?))).collect(),
+            without_id: nameless.map(|key| key.attributes.name()).collect(),
             refused: self.refused.clone(),
             facts: Arc::clone(token),
         })
@@ -212,6 +249,36 @@ pub(super) fn never_was_a_key(
     Ok(matches!(check::check(tools, handle, attributes)?, Verdict::Unusable(_)))
 }
 
+/// A key that is ready, or one of no use.
+fn examine(
+    tools: &Tools<'_>,
+    handle: ObjectHandle,
+    before: Option<&Keyring>,
+) -> Result<Result<LoadedKey, Unused>, Failure> {
+    let attributes = Attributes::read(tools.session, handle)?;
+    if let Some(known) = before.and_then(|before| before.known(handle, &attributes)) {
+        return Ok(Ok(known.clone()));
+    }
+    let (id, check_value) = match check::check(tools, handle, &attributes)? {
+        Verdict::Sound(fingerprint, check_value) => {
+            (Some(KeyId::new(fingerprint, &Version::of_bytes(&attributes.id))), check_value)
+        }
+        Verdict::OnlyDecrypts => (None, "not comparable (the key may not encrypt)"),
+        Verdict::Unusable(why) => {
+            return Ok(Err(Unused { attributes, why, fault: Fault::Unsuitable }));
+        }
+        Verdict::Damaged(why) => {
+            return Ok(Err(Unused { attributes, why, fault: Fault::Damaged }));
+        }
+    };
+    LoadedKey::load(tools, handle, attributes, id, check_value).map(Ok)
+}
+
+/// Whether it may be this key, and not the session or the token, that the module fails with.
+fn may_be_the_keys(error: &Error) -> bool {
+    matches!(classify(error), Class::Reinitialise | Class::DataOrDevice)
+}
+
 fn none_at_all(selector: &KeySelector) -> BackendError {
     let attempted = format!("find an {selector}");
     BackendError::new(ErrorKind::Misconfigured, attempted, "there is none on the token")
@@ -237,10 +304,14 @@ fn choose(
         .filter_map(|(at, key)| Some((at, &key.attributes, key.id.as_ref()?)))
         .collect();
     let best = candidates.first().map(|(_, attributes, _)| order(&attributes.id));
-    if let Some(Unused { attributes, why, .. }) = unused.iter().find(|key| {
-        let id = &key.attributes.id;
-        key.damaged && pinned(&key.attributes) && best.is_none_or(|best| order(id) >= best)
-    }) {
+    let might_be_current = |key: &&Unused| match key.fault {
+        Fault::Unsuitable => false,
+        Fault::Damaged => {
+            pinned(&key.attributes) && best.is_none_or(|best| order(&key.attributes.id) >= best)
+        }
+        Fault::Unreadable => selector.id.is_none() || best.is_none(),
+    };
+    if let Some(Unused { attributes, why, .. }) = unused.iter().find(might_be_current) {
         let reason = format!("the key with {} cannot be trusted: {why}", attributes.name());
         return Err(fail(ErrorKind::KeyDamaged, reason, "an older key is not taken instead"));
     }

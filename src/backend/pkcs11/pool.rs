@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use super::Settings;
 use super::module::Module;
-use super::session::Worker;
+use super::worker::Worker;
 use crate::backend::{BackendError, ErrorKind};
 use crate::random::Random;
 
@@ -111,12 +111,17 @@ impl Drop for Call<'_> {
     }
 }
 
-/// How long threads have been at their present jobs.
-struct BusyTimes {
+/// How it is with the threads.
+struct Stock {
+    /// Shortest time that any thread which takes jobs has been at its present one; very long if there
+    /// is none.
     shortest: Duration,
+    /// Longest time that any thread has been at its present job.
     longest: Duration,
-    /// A thread has not come back and has not been replaced.
-    lost: bool,
+    /// Threads that take jobs.
+    serving: usize,
+    /// A thread has not come back and may be replaced.
+    replaceable: bool,
 }
 
 /// What is known of a thread from outside.
@@ -128,6 +133,11 @@ struct Thread {
 }
 
 impl Thread {
+    /// Whether it runs: its own hold on this is gone with it.
+    fn lives(thread: &Arc<Self>) -> bool {
+        Arc::strong_count(thread) > 1
+    }
+
     /// How long it has been at its present job.
     fn busy(&self, now: u64) -> Duration {
         match self.busy_since.load(Ordering::Relaxed) {
@@ -169,24 +179,23 @@ impl Pool {
         deadline: Instant,
         operation: impl FnOnce(&mut Worker) -> Result<T, BackendError> + Send + 'static,
     ) -> Result<T, BackendError> {
-        let times = self.busy_times();
-        if times.lost {
-            self.replace_a_lost_thread();
-        } else if times.shortest > self.settings.call_timeout {
-            return Err(stuck_error(attempted, times.shortest));
+        let mut stock = self.take_stock();
+        if stock.replaceable || stock.serving < self.settings.workers {
+            self.replace_a_thread();
+            stock = self.take_stock();
+        }
+        if stock.shortest > self.settings.call_timeout {
+            return Err(stuck_error(attempted));
         }
         let _call = Call::begin(&self.waiting);
         let (answer, mut answered) = oneshot::channel();
         let run = Box::new(move |worker: &mut Worker| {
             let _ = answer.send(operation(worker));
         });
-        match self.jobs.try_send(Job { deadline, run }) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_)) => {
-                let reason = format!("{} calls are waiting already", self.settings.queue);
-                return Err(BackendError::new(ErrorKind::Overloaded, attempted, reason));
-            }
-            Err(TrySendError::Disconnected(_)) => return Err(ended(attempted)),
+        // The queue's other end is ours, too: it can be full, but not gone.
+        if self.jobs.try_send(Job { deadline, run }).is_err() {
+            let reason = format!("{} calls are waiting already", self.settings.queue);
+            return Err(BackendError::new(ErrorKind::Overloaded, attempted, reason));
         }
         // Whatever else is ready to run goes first: it may be another call.
         tokio::task::yield_now().await;
@@ -204,50 +213,58 @@ impl Pool {
 
     /// Longest time that any thread has been at its present job.
     pub(super) fn longest_job(&self) -> Duration {
-        self.busy_times().longest
+        self.take_stock().longest
     }
 
     fn late(&self, attempted: &'static str) -> BackendError {
-        let shortest = self.busy_times().shortest;
-        if shortest > self.settings.call_timeout {
-            return stuck_error(attempted, shortest);
+        if self.take_stock().shortest > self.settings.call_timeout {
+            return stuck_error(attempted);
         }
         BackendError::new(ErrorKind::Timeout, attempted, "no answer in time")
     }
 
-    /// How long the threads have been at their present jobs.
-    fn busy_times(&self) -> BusyTimes {
-        let now = self.milliseconds();
-        let mut times = BusyTimes { shortest: Duration::MAX, longest: Duration::ZERO, lost: false };
-        for thread in &*self.threads.lock() {
-            let busy = thread.busy(now);
-            times.shortest = times.shortest.min(busy);
-            times.longest = times.longest.max(busy);
-            times.lost |= busy > LOST_AFTER && !thread.retired.load(Ordering::Relaxed);
-        }
-        times
-    }
-
-    /// Goes on without a thread that does not come back, unless too many have been lost already.
-    fn replace_a_lost_thread(&self) {
+    fn take_stock(&self) -> Stock {
         let now = self.milliseconds();
         let mut threads = self.threads.lock();
-        // A retired thread has ended when only this list still knows of it.
-        threads.retain(|thread| {
-            !thread.retired.load(Ordering::Relaxed) || Arc::strong_count(thread) > 1
-        });
-        let retired = threads.iter().filter(|t| t.retired.load(Ordering::Relaxed)).count();
+        threads.retain(Thread::lives);
+        let (mut retired, mut lost) = (0, false);
+        let mut stock = Stock {
+            shortest: Duration::MAX,
+            longest: Duration::ZERO,
+            serving: 0,
+            replaceable: false,
+        };
+        for thread in &*threads {
+            let busy = thread.busy(now);
+            stock.longest = stock.longest.max(busy);
+            if thread.retired.load(Ordering::Relaxed) {
+                retired += 1;
+            } else {
+                stock.serving += 1;
+                stock.shortest = stock.shortest.min(busy);
+                lost |= busy > LOST_AFTER;
+            }
+        }
+        stock.replaceable = lost && retired < REPLACED_MAX;
+        stock
+    }
+
+    /// Goes on with a new thread in the place of one that does not come back, or that has died.
+    fn replace_a_thread(&self) {
+        if let Err(error) = self.start_thread() {
+            tracing::error!(%error, "cannot replace a thread");
+            return;
+        }
+        let now = self.milliseconds();
+        let threads = self.threads.lock();
         let lost = threads.iter().find(|thread| {
             !thread.retired.load(Ordering::Relaxed) && thread.busy(now) > LOST_AFTER
         });
-        let Some(lost) = lost.filter(|_| retired < REPLACED_MAX) else { return };
-        lost.retired.store(true, Ordering::Relaxed);
-        drop(threads);
-        tracing::warn!(
-            "a call into the PKCS#11 module does not return: going on with a new thread"
-        );
-        if let Err(error) = self.start_thread() {
-            tracing::error!(%error, "cannot replace a thread");
+        if let Some(lost) = lost {
+            lost.retired.store(true, Ordering::Relaxed);
+            tracing::warn!(
+                "a call into the PKCS#11 module does not return: going on with a new thread"
+            );
         }
     }
 
@@ -325,14 +342,11 @@ fn stay_awake<T>(ask: impl FnMut() -> Option<T>) -> Option<T> {
     None
 }
 
-fn stuck_error(attempted: &'static str, stuck: Duration) -> BackendError {
-    let reason = format!("the PKCS#11 module has not answered for {} s", stuck.as_secs());
+fn stuck_error(attempted: &'static str) -> BackendError {
+    // Without the seconds, which would make a new reason of it each time.
+    let reason = "a call into the PKCS#11 module does not return";
     BackendError::new(ErrorKind::Unavailable, attempted, reason).advise(
         "look at the HSM, its network and, with SoftHSM, at who holds a lock on the token's files; if \
          it does not come back by itself, restart the plugin",
     )
-}
-
-fn ended(attempted: &'static str) -> BackendError {
-    BackendError::new(ErrorKind::Unavailable, attempted, "the PKCS#11 threads have ended")
 }

@@ -102,7 +102,13 @@ impl Backend for FakeKms {
             let mut keys = script.keys.iter().rev().map(|n| key(*n));
             let Some(current) = keys.next() else { return Err(outage("there is no key")) };
             let older = keys.collect();
-            Ok(KeySet { current, older, refused: Vec::new(), facts: Arc::new([]) })
+            Ok(KeySet {
+                current,
+                older,
+                without_id: Vec::new(),
+                refused: Vec::new(),
+                facts: Arc::new([]),
+            })
         })
     }
 

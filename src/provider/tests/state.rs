@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::fake::{key, outage};
-use crate::backend::{BackendError, KeySet};
+use crate::backend::{BackendError, Key, KeySet};
 use crate::provider::Error;
 use crate::provider::snapshot::{Event, State};
 
@@ -16,6 +16,7 @@ fn keys(numbers: &[u8]) -> Result<KeySet, BackendError> {
     Ok(KeySet {
         current: keys.next().unwrap(),
         older: keys.collect(),
+        without_id: Vec::new(),
         refused: Vec::new(),
         facts: std::sync::Arc::new([]),
     })
@@ -49,13 +50,35 @@ fn an_outage_at_the_start_ends_with_the_first_key() {
 fn keys_that_come_and_go_are_told() {
     let (mut state, now) = (State::default(), Instant::now());
     let changed = |from, to| Event::CurrentKeyChanged { from: key(from).id, to: key(to).id };
-    let gone = |n| Event::KeyGone { id: key(n).id, name: format!("key {n}") };
+    let gone = |n| Event::KeyGone(format!("key {n} (key_id {})", key(n).id));
     state.apply(keys(&[1]), now);
     assert_eq!(state.apply(keys(&[1, 2]), now), [changed(1, 2)]);
     let appeared = Event::KeyAppeared(format!("key 3 ({})", key(3).id));
     assert_eq!(state.apply(keys(&[1, 3, 2]), now), [appeared]);
     assert_eq!(state.apply(keys(&[3, 2]), now), [gone(1)]);
     assert_eq!(state.apply(keys(&[3]), now), [gone(2), changed(2, 3)]);
+}
+
+#[test]
+fn a_key_that_still_unwraps_is_not_gone() {
+    let (mut state, now) = (State::default(), Instant::now());
+    let with = |names: &[&str]| {
+        let without_id = names.iter().map(|name| (*name).to_owned()).collect();
+        keys(&[2]).map(|keys| KeySet { without_id, ..keys })
+    };
+    state.apply(keys(&[1, 2]), now);
+    // It has been forbidden to encrypt, and so has no id any more.
+    assert_eq!(state.apply(with(&["key 1"]), now), []);
+    assert_eq!(state.apply(keys(&[2]), now), [Event::KeyGone("key 1".to_owned())]);
+    // The same material under another number.
+    let renumbered = |n| {
+        let version = crate::key_id::Version::of_number(n);
+        let id = crate::key_id::KeyId::new(key(1).id.fingerprint(), &version);
+        keys(&[2]).map(|keys| KeySet { older: vec![Key { id, ..key(1) }], ..keys })
+    };
+    state.apply(renumbered(7), now);
+    let events = state.apply(renumbered(8), now);
+    assert!(matches!(events[..], [Event::KeyAppeared(_)]), "{events:?}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use cryptoki::object::ObjectHandle;
 use zeroize::Zeroizing;
 
 use super::super::class::{Class, classify, describe};
-use super::super::session::{Failure, Tools};
+use super::super::tools::{Failure, Tools};
 use super::attributes::Attributes;
 use crate::key_id::{Fingerprint, hex};
 

@@ -6,10 +6,11 @@ use std::time::Duration;
 use cryptoki::object::{Attribute, ObjectHandle};
 use tokio::time::Instant;
 
-use super::super::session::{Failure, Tools};
+use super::super::class::{Class, classify};
+use super::super::tools::{Failure, Tools};
 use super::attributes::Attributes;
 use crate::backend::{BackendError, ErrorKind, Key};
-use crate::key_id::KeyId;
+use crate::key_id::{Fingerprint, KeyId};
 
 /// For how long after a use of the key on the token the session's copy may stand in for it.
 ///
@@ -64,6 +65,11 @@ impl LoadedKey {
         Ok(key)
     }
 
+    /// Whether it is the key with this fingerprint.
+    pub(super) fn has(&self, fingerprint: Fingerprint) -> bool {
+        self.id.as_ref().is_some_and(|id| id.fingerprint() == fingerprint)
+    }
+
     /// A copy that computes what the key computes; `None` where there can be none.
     fn make_copy(&self, tools: &Tools<'_>) -> Option<ObjectHandle> {
         let copy = tools.session.copy_object(self.handle, &[Attribute::Token(false)]).ok()?;
@@ -113,6 +119,31 @@ impl LoadedKey {
         self.try_canary(tools)?;
         let sealed = tools.seal(self.handle, CANARY_AAD, CANARY)?;
         self.expect_canary(tools, &sealed)
+    }
+
+    /// Reads `sealed` back with the key on the token, which proves that it can be read, and tries the
+    /// canary, which proves that this is the key that has that id: gives the id.
+    pub(in crate::backend::pkcs11) fn vouch_for(
+        &self,
+        tools: &Tools<'_>,
+        aad: &[u8],
+        sealed: &[u8],
+        plaintext: &[u8],
+    ) -> Result<KeyId, Failure> {
+        let damaged = |reason: &str| {
+            let attempted = format!("use the key with {}", self.attributes.name());
+            Failure::KeyLost(BackendError::new(ErrorKind::KeyDamaged, attempted, reason))
+        };
+        match tools.open(self.handle, aad, sealed) {
+            Ok(opened) if *opened == plaintext => {}
+            Ok(_) => return Err(damaged("it decrypts to something else than was encrypted")),
+            Err(error) if classify(&error) == Class::DataOrDevice => {
+                return Err(damaged("it does not decrypt what was encrypted with it"));
+            }
+            Err(error) => return Err(Failure::Code(error)),
+        }
+        self.try_canary(tools)?;
+        self.id.clone().ok_or_else(|| damaged("it may not encrypt"))
     }
 
     fn expect_canary(&self, tools: &Tools<'_>, sealed: &[u8]) -> Result<(), Failure> {

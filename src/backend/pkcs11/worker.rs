@@ -1,4 +1,4 @@
-//! One session and what it can do; and what is done when it cannot.
+//! One session on one thread: what it does, and what is done when it cannot.
 //!
 //! A [`Worker`] lives on one OS thread and owns one session. Each call runs through
 //! [`Worker::attempt`] until it succeeds or until nothing that can help is left to try: a new session,
@@ -8,154 +8,21 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use cryptoki::error::Error;
-use cryptoki::object::ObjectHandle;
 use cryptoki::session::Session;
 use zeroize::Zeroizing;
 
 use super::Settings;
-use super::class::{Class, classify, describe};
+use super::class::{Class, classify};
 use super::foreign;
 use super::keys::{Facts, Keyring};
 use super::module::{Inside, Module};
-use super::raw::{CryptoCalls, Mode};
+use super::tools::{Failure, IV_BYTES, TAG_BYTES, Tools};
 use crate::backend::{
-    BackendError, ErrorKind, ForeignRequest, Key, KeySet, UnwrapRequest, WrapRequest, Wrapped,
+    BackendError, ErrorKind, ForeignRequest, KeySet, UnwrapRequest, WrapRequest, Wrapped,
 };
 use crate::key_id::KeyId;
 use crate::random::Random;
 use crate::secret::Secret;
-
-/// Bytes of the IV: 96 bits, the only length for which GCM is not a special case.
-const IV_BYTES: usize = 12;
-
-/// Bytes of the tag.
-const TAG_BYTES: usize = 16;
-
-/// Why one attempt failed.
-#[derive(Debug)]
-pub(super) enum Failure {
-    /// The module said so; what that means is in [`classify`].
-    Code(Error),
-    /// No key of ours was found, which is also what a module says that has logged us out.
-    NoKeys(BackendError),
-    /// The key asked for is not known.
-    KeyUnknown(BackendError),
-    /// A key that was there is not there now; the module may only have lost sight of it.
-    KeyVanished(BackendError),
-    /// Nothing can help.
-    Final(BackendError),
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self::Code(error)
-    }
-}
-
-impl Failure {
-    /// The random number generator failed.
-    #[allow(clippy::needless_pass_by_value, reason = "it is an argument of map_err")]
-    pub(super) fn random(error: crate::random::RandomError) -> Self {
-        let attempted = "draw random bytes";
-        Self::Final(BackendError::new(ErrorKind::Unavailable, attempted, error.to_string()))
-    }
-
-    /// For the provider, once nothing can help any more.
-    pub(super) fn explain(self, attempted: &'static str) -> BackendError {
-        let error = match self {
-            Self::NoKeys(error)
-            | Self::KeyUnknown(error)
-            | Self::KeyVanished(error)
-            | Self::Final(error) => return error,
-            Self::Code(error) => error,
-        };
-        let kind = match classify(&error) {
-            Class::Pin => ErrorKind::Credentials,
-            Class::Setup => ErrorKind::Misconfigured,
-            _ => ErrorKind::Unavailable,
-        };
-        BackendError::new(kind, attempted, describe(&error))
-    }
-}
-
-/// What an operation works with, valid while inside the module.
-pub(super) struct Tools<'a> {
-    calls: &'a CryptoCalls,
-    pub(super) session: &'a Session,
-    pub(super) random: &'a dyn Random,
-}
-
-impl<'a> Tools<'a> {
-    pub(super) fn new(
-        calls: &'a CryptoCalls,
-        session: &'a Session,
-        random: &'a dyn Random,
-    ) -> Self {
-        Self { calls, session, random }
-    }
-
-    /// IV ‖ ciphertext ‖ tag.
-    pub(super) fn seal(
-        &self,
-        key: ObjectHandle,
-        aad: &[u8],
-        plaintext: &[u8],
-    ) -> Result<Vec<u8>, Failure> {
-        let mut iv = [0; IV_BYTES];
-        self.random.fill(&mut iv).map_err(Failure::random)?;
-        let mut sealed = iv.to_vec();
-        sealed.extend(self.seal_with(key, &iv, aad, plaintext)?);
-        Ok(sealed)
-    }
-
-    /// Ciphertext ‖ tag, under an IV that the caller answers for.
-    pub(super) fn seal_with(
-        &self,
-        key: ObjectHandle,
-        iv: &[u8],
-        aad: &[u8],
-        plaintext: &[u8],
-    ) -> Result<Vec<u8>, Error> {
-        self.calls.encrypt(self.session, key, &Mode::Gcm { iv, aad }, plaintext)
-    }
-
-    /// Undoes [`Tools::seal`]; what is too short for it is not passed on to the module.
-    pub(super) fn open(
-        &self,
-        key: ObjectHandle,
-        aad: &[u8],
-        sealed: &[u8],
-    ) -> Result<Zeroizing<Vec<u8>>, Error> {
-        self.open_with(key, IV_BYTES, aad, sealed)
-    }
-
-    /// The same for another length of the IV.
-    pub(super) fn open_with(
-        &self,
-        key: ObjectHandle,
-        iv_bytes: usize,
-        aad: &[u8],
-        sealed: &[u8],
-    ) -> Result<Zeroizing<Vec<u8>>, Error> {
-        use cryptoki::context::Function;
-        use cryptoki::error::RvError;
-        match sealed.split_at_checked(iv_bytes) {
-            Some((iv, ciphertext)) if ciphertext.len() >= TAG_BYTES => {
-                self.calls.decrypt(self.session, key, &Mode::Gcm { iv, aad }, ciphertext)
-            }
-            _ => Err(Error::Pkcs11(RvError::EncryptedDataLenRange, Function::Decrypt)),
-        }
-    }
-
-    /// E_K of one block.
-    pub(super) fn encrypt_block(
-        &self,
-        key: ObjectHandle,
-        block: &[u8; 16],
-    ) -> Result<Vec<u8>, Error> {
-        self.calls.encrypt(self.session, key, &Mode::Ecb, block)
-    }
-}
 
 /// One session with the keys it has found.
 struct Open {
@@ -215,15 +82,13 @@ impl Worker {
         let module = Arc::clone(&self.module);
         let reported = module.reported.lock().clone();
         let found = self.attempt("find the keys and try the current one", true, |call, keys| {
-            keys.ring = Keyring::look(&call.tools, &call.settings.key, Some(&keys.ring))?;
-            keys.ring.current().map_err(Failure::Final)?.try_both_ways(&call.tools)?;
+            let (tools, selector) = (&call.tools, &call.settings.key);
+            keys.ring = Keyring::look(tools, selector, Some(&keys.ring), call.reinitialised)?;
+            keys.ring.current().map_err(Failure::Final)?.try_both_ways(tools)?;
             let found = keys.ring.key_set(call.token).map_err(Failure::Final)?;
-            let gone = |key: &&Key| found.find(&key.id).is_none();
-            match reported.iter().flat_map(KeySet::iter).find(gone) {
-                Some(gone) if !call.reinitialised => {
-                    return Err(Failure::KeyVanished(no_such_key(&gone.id)));
-                }
-                _ => {}
+            let lost = reported.as_ref().and_then(|before| before.lost_in(&found).next());
+            if let Some(lost) = lost.filter(|_| !call.reinitialised) {
+                return Err(Failure::KeyLost(not_there(format!("find the key with {lost}"))));
             }
             if reported.as_ref() != Some(&found) {
                 keys.version = call.module.keys_version.fetch_add(1, Ordering::SeqCst) + 1;
@@ -249,21 +114,27 @@ impl Worker {
                     "AES-GCM does not give the ciphertext and a tag of 16 bytes",
                 )));
             }
-            Ok(Wrapped { key: request.key.clone(), payload })
+            // The one answer that is kept for years: nothing is given out that was not read back.
+            let wrapped_by = key.vouch_for(&call.tools, &request.aad, &payload, plaintext)?;
+            Ok(Wrapped { key: wrapped_by, payload })
         })
     }
 
     /// Unwraps with the key that has that fingerprint.
     pub(super) fn unwrap(&mut self, request: &UnwrapRequest) -> Result<Secret, BackendError> {
         self.attempt("unwrap a seed", false, |call, keys| {
-            let mut candidates = keys.ring.for_unwrapping(request.key.fingerprint()).peekable();
-            if candidates.peek().is_none() {
-                return Err(Failure::KeyUnknown(no_such_key(&request.key)));
-            }
-            let tools = &call.tools;
-            first_that_opens(tools, keys, candidates, |key| {
+            let (tools, fingerprint) = (&call.tools, request.key.fingerprint());
+            let candidates = keys.ring.for_unwrapping(fingerprint);
+            let opened = first_that_opens(tools, keys, candidates, |key| {
                 key.apply(|handle| tools.open(handle, &request.aad, &request.payload))
-            })
+            })?;
+            match opened {
+                Some(seed) => Ok(seed),
+                None if keys.ring.has(fingerprint) => Err(Failure::Final(not_what_was_written())),
+                // It may be the broken one; initialised anew, the module may be able to use it.
+                None if keys.ring.has_broken() => Err(Failure::KeyLost(no_such_key(&request.key))),
+                None => Err(Failure::KeyUnknown(no_such_key(&request.key))),
+            }
         })
     }
 
@@ -279,16 +150,17 @@ impl Worker {
         self.attempt("unwrap a seed of another plugin", false, |call, keys| {
             let (tools, ciphertext) = (&call.tools, &request.ciphertext);
             let candidates = format.keys(tools)?;
-            first_that_opens(tools, keys, candidates, |key| {
+            let opened = first_that_opens(tools, keys, candidates, |key| {
                 tools.open_with(key, foreign::IV_BYTES, format.aad(), ciphertext)
-            })
-            .map(Some)
+            })?;
+            opened.map(Some).ok_or_else(|| Failure::Final(not_what_was_written()))
         })
     }
 
     /// Runs `operation` inside the module until it succeeds or nothing can help any more.
     ///
-    /// Who is `patient` waits a second where that is what it takes: an observation, but no call.
+    /// A `patient` caller, which is an observation, may wait up to a second for the next
+    /// initialisation; a call may not.
     fn attempt<T>(
         &mut self,
         attempted: &'static str,
@@ -320,7 +192,7 @@ impl Worker {
         }
         // Another worker may have lost it again in between: then that is the failure.
         let inside = module.enter().ok_or_else(|| Failure::Final(lost_again()))?;
-        self.bring_up(&inside)?;
+        self.bring_up(&inside, tried.reinitialise)?;
         let Some(open) = &mut self.open else { return Err(Failure::Final(lost_again())) };
         let tools = Tools::new(module.calls(), &open.session, &*self.random);
         let (settings, reinitialised) = (&*self.settings, tried.reinitialise);
@@ -330,7 +202,7 @@ impl Worker {
     }
 
     /// Sees to it that there is a session of this generation, with the keys that others know of.
-    fn bring_up(&mut self, inside: &Inside<'_>) -> Result<(), Failure> {
+    fn bring_up(&mut self, inside: &Inside<'_>, reinitialised: bool) -> Result<(), Failure> {
         let version = self.module.keys_version.load(Ordering::SeqCst);
         let fits =
             |open: &Open| open.generation == inside.generation() && open.keys.version == version;
@@ -344,7 +216,7 @@ impl Worker {
             _ => (inside.open_session()?, None),
         };
         let tools = Tools::new(self.module.calls(), &session, &*self.random);
-        match Keyring::look(&tools, &self.settings.key, before.as_ref()) {
+        match Keyring::look(&tools, &self.settings.key, before.as_ref(), reinitialised) {
             Ok(ring) => {
                 self.open = Some(Open { session, generation, keys: Keys { version, ring } });
                 Ok(())
@@ -366,8 +238,8 @@ impl Worker {
     ) -> Result<bool, BackendError> {
         let class = match failure {
             Failure::NoKeys(_) => Class::Login,
-            Failure::KeyVanished(_) => Class::Reinitialise,
-            // Its handle was valid a moment ago.
+            Failure::KeyLost(_) => Class::Reinitialise,
+            // It was known before its handle was found to be invalid.
             Failure::KeyUnknown(_) if tried.find => Class::Reinitialise,
             Failure::KeyUnknown(_) | Failure::Final(_) => return Ok(false),
             Failure::Code(error) => classify(error),
@@ -421,7 +293,7 @@ impl Drop for Worker {
     }
 }
 
-/// The plaintext by the first key that opens the ciphertext.
+/// The plaintext by the first key that opens the ciphertext; `None` if the data are at fault.
 ///
 /// Modules give the same code for bad data and for a broken device. Which it was is told by a canary.
 fn first_that_opens<K>(
@@ -429,29 +301,35 @@ fn first_that_opens<K>(
     keys: &Keys,
     candidates: impl IntoIterator<Item = K>,
     open: impl Fn(K) -> Result<Zeroizing<Vec<u8>>, Error>,
-) -> Result<Secret, Failure> {
+) -> Result<Option<Secret>, Failure> {
+    let mut refused = false;
     for key in candidates {
         match open(key) {
-            Ok(plaintext) => return Ok(Secret::from(plaintext)),
-            Err(error) if classify(&error) == Class::DataOrDevice => {}
+            Ok(plaintext) => return Ok(Some(Secret::from(plaintext))),
+            Err(error) if classify(&error) == Class::DataOrDevice => refused = true,
             Err(error) => return Err(Failure::Code(error)),
         }
     }
-    if let Some(key) = keys.ring.any_with_canary() {
+    if refused && let Some(key) = keys.ring.any_with_canary() {
         key.try_canary(tools)?;
     }
-    Err(Failure::Final(
-        BackendError::new(
-            ErrorKind::BadCiphertext,
-            "unwrap a seed",
-            "the ciphertext, its key_id or its annotations are not what was written",
-        )
-        .advise("the object in etcd is damaged or was tampered with: restore it from a backup"),
-    ))
+    Ok(None)
+}
+
+fn not_what_was_written() -> BackendError {
+    BackendError::new(
+        ErrorKind::BadCiphertext,
+        "unwrap a seed",
+        "the ciphertext, its key_id or its annotations are not what was written",
+    )
+    .advise("the object in etcd is damaged or was tampered with: restore it from a backup")
 }
 
 fn no_such_key(id: &KeyId) -> BackendError {
-    let attempted = format!("find the key {id}");
+    not_there(format!("find the key {id}"))
+}
+
+fn not_there(attempted: String) -> BackendError {
     BackendError::new(ErrorKind::KeyNotFound, attempted, "it is not on the token")
 }
 
