@@ -15,6 +15,7 @@ mod tests;
 
 use crate::backend::{BackendError, ErrorKind};
 use crate::config::{DEFAULT_FILE, LogFormat, LogLevel};
+use crate::hardening;
 use crate::socket::Address;
 
 /// How the process ended.
@@ -142,8 +143,8 @@ struct InitArgs {
     #[command(flatten)]
     config: ConfigArgs,
     /// CKA_ID of the key to have, in hex digits; another one makes a new key, for rotation.
-    #[arg(long, value_name = "HEX", value_parser = args::key_id)]
-    key_id: Option<args::KeyIdBytes>,
+    #[arg(long, value_name = "HEX", value_parser = args::cka_id)]
+    cka_id: Option<args::CkaId>,
     /// Where the security officer's PIN is, or is put [default: so-pin beside the PIN file].
     #[arg(long, value_name = "FILE")]
     so_pin_file: Option<PathBuf>,
@@ -160,18 +161,18 @@ struct CheckArgs {
 
 #[derive(Debug, clap::Args)]
 struct StatusArgs {
-    /// The plugin's socket.
-    #[arg(
-        long, value_name = "ADDRESS", env = "KLEIDI_LISTEN",
-        default_value = crate::config::DEFAULT_LISTEN
-    )]
-    socket: Address,
+    /// The plugin's socket [default: that of the configuration, or /run/kleidi/kms.sock].
+    #[arg(long, value_name = "ADDRESS", env = "KLEIDI_LISTEN")]
+    socket: Option<Address>,
+    /// Where to look for the socket, if it is not named.
+    #[command(flatten)]
+    config: ConfigArgs,
     /// How long to wait for an answer.
     #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = humantime::parse_duration)]
     timeout: std::time::Duration,
 }
 
-/// How the parts are put together, where a test may want it otherwise.
+/// How the parts are put together. Only the broken twin in `harness/mutants` changes it.
 #[derive(Debug, Clone, Copy)]
 pub struct Wiring {
     /// See [`crate::server::Options::any_authority`].
@@ -193,6 +194,8 @@ pub fn main(wiring: Wiring) -> ! {
 }
 
 fn run(wiring: Wiring) -> Exit {
+    // Of all commands: init handles PINs, check a key.
+    let hardened = hardening::keep_out();
     let cli = match Cli::try_parse_from(args::modern(std::env::args_os())) {
         Ok(cli) => cli,
         Err(error) => {
@@ -201,7 +204,7 @@ fn run(wiring: Wiring) -> Exit {
         }
     };
     match cli.command.unwrap_or(Command::Serve(cli.serve)) {
-        Command::Serve(args) => serve::run(&args, wiring),
+        Command::Serve(args) => serve::run(&args, wiring, &hardened),
         Command::Init(args) => init::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Status(args) => status::run(&args),

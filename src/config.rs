@@ -16,9 +16,9 @@ mod tests;
 
 use crate::backend::pkcs11::Settings;
 use crate::provider::Health;
-use crate::socket::{Access, Address};
+use crate::socket::{Access, Address, DEFAULT_MODE};
 pub use error::{ConfigError, Problem};
-pub use resolve::parse_key_id;
+pub use resolve::parse_cka_id;
 
 /// Where the configuration is, unless told otherwise.
 pub const DEFAULT_FILE: &str = "/etc/kleidi/kleidi.yaml";
@@ -60,7 +60,7 @@ pub enum LogLevel {
     /// And what happened, without routine.
     #[default]
     Info,
-    /// And every call.
+    /// And every Decrypt; Encrypt, which is rare, is told at `Info`.
     Debug,
 }
 
@@ -107,7 +107,7 @@ impl Config {
         let (period, stale_after) = (Duration::from_secs(10), Duration::from_secs(30));
         Self {
             listen: Address::Path(DEFAULT_LISTEN.into()),
-            access: Access { mode: 0o600, owner: None, group: None, users },
+            access: Access { mode: DEFAULT_MODE, owner: None, group: None, users },
             pkcs11,
             health: Health { period, stale_after },
             log_level: LogLevel::default(),
@@ -117,8 +117,14 @@ impl Config {
         }
     }
 
-    /// Reads and checks a file.
+    /// Reads and checks a file. Where there is none at [`DEFAULT_FILE`], the Go kleidi's default does,
+    /// too.
     pub fn load(path: &Path, overrides: &Overrides) -> Result<Self, ConfigError> {
+        let go = Path::new(legacy::DEFAULT_FILE);
+        let path = match path {
+            path if path == Path::new(DEFAULT_FILE) && !path.exists() && go.exists() => go,
+            path => path,
+        };
         let fail = |message: String| {
             let file = Some(path.to_owned());
             ConfigError(vec![Problem { file, position: None, key: String::new(), message }])

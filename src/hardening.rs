@@ -5,24 +5,53 @@ use nix::sys::prctl;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use tracing::{debug, warn};
 
-/// No core dumps, no debugger without privileges; and no swap, where that is allowed.
-///
-/// What is not allowed is said in the log and gone without: the plugin is needed all the same.
-pub(crate) fn apply(lock_memory: bool) {
+/// Open files that are enough: some per connection, some for the token.
+const FILES_MAX: u64 = 4096;
+
+/// What could not be done: goes to the log, once there is one.
+pub(crate) struct Lacking(Vec<String>);
+
+impl Lacking {
+    pub(crate) fn log(&self) {
+        for what in &self.0 {
+            warn!("{what}");
+        }
+    }
+}
+
+/// No core dumps, and no debugger without privileges. What fails is gone without: the plugin is needed
+/// all the same.
+pub(crate) fn keep_out() -> Lacking {
+    let mut lacking = Vec::new();
     if let Err(error) = setrlimit(Resource::RLIMIT_CORE, 0, 0) {
-        warn!(%error, "cannot turn off core dumps: a crash may write seeds to the disk");
+        lacking.push(format!(
+            "cannot turn off core dumps, a crash may write seeds to the disk: {error}"
+        ));
     }
     if let Err(error) = prctl::set_dumpable(false) {
-        warn!(%error, "cannot make the process undumpable: other processes of this user can read it");
+        lacking.push(format!("other processes of this user can read our memory: {error}"));
     }
-    if lock_memory {
-        match lock_all() {
-            Ok(()) => debug!("memory is locked"),
-            Err(why) => warn!(
-                why,
-                "memory is not locked: seeds may be swapped to the disk; give CAP_IPC_LOCK or LimitMEMLOCK=infinity, encrypt the swap, or set lockMemory: false"
-            ),
-        }
+    Lacking(lacking)
+}
+
+/// Keeps memory out of the swap, where that is allowed and wanted.
+pub(crate) fn lock_memory() {
+    match lock_all() {
+        Ok(()) => debug!("memory is locked"),
+        Err(why) => warn!(
+            why,
+            "memory is not locked: seeds may be swapped to the disk; give CAP_IPC_LOCK or \
+             LimitMEMLOCK=infinity, encrypt the swap, or set lockMemory: false"
+        ),
+    }
+}
+
+/// Lets us have as many files open as we may: each connection is one.
+pub(crate) fn raise_file_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard.min(FILES_MAX), hard));
+    if let Err(error) = raised {
+        debug!(%error, "cannot raise the limit of open files");
     }
 }
 

@@ -1,4 +1,5 @@
-//! Every limit of the plugin, with its unit and where it comes from.
+//! Limits of the protocol and of time that concern several modules, with their units and where they
+//! come from; a module's own are in the module.
 
 use std::time::Duration;
 
@@ -17,11 +18,14 @@ pub const UID_BYTES_MAX: usize = 64;
 /// configuration; more wait to be accepted.
 pub const CONNECTIONS_MAX: usize = 1024;
 
+/// How long a connection may take to say its first byte.
+pub const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Calls in flight per connection; more wait in the client.
 pub const STREAMS_PER_CONNECTION_MAX: u32 = 256;
 
 /// Calls in flight over all connections; more are refused at once.
-pub const CALLS_MAX: u32 = 4096;
+pub const CALLS_MAX: usize = 4096;
 
 /// How long answers may take to reach their clients after the last call has ended at shutdown.
 pub const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);

@@ -12,6 +12,9 @@ use crate::provider::snapshot::State;
 /// A call into the backend that has not returned for this long is a reason to be restarted.
 const STUCK_MAX: Duration = Duration::from_secs(60);
 
+/// How often we look without a watchdog.
+const LOOK_PERIOD: Duration = Duration::from_secs(5);
+
 /// Sends to systemd, if it listens.
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
@@ -47,26 +50,57 @@ pub(crate) async fn report(mut states: watch::Receiver<State>) {
     }
 }
 
-/// Feeds systemd's watchdog, if there is one, as long as a restart would not help.
+/// Has us restarted when a call into the backend does not return: nothing else can end that.
 ///
-/// That this runs at all shows that the process works. A backend that is down is no reason to stop
-/// feeding; a call into it that never returns is, because nothing else can end that.
-pub(crate) async fn watchdog(stuck_for: impl Fn() -> Duration) {
-    let Some(timeout) = sd_notify::watchdog_enabled() else { return };
-    let mut ticks = interval(timeout / 2);
+/// Where systemd's watchdog is there, it is fed until then; that this runs at all shows that the process
+/// works. Where it is not, `give_up` ends the process, and whoever keeps it running starts it again. A
+/// backend that is down is no reason for either.
+pub(crate) async fn watchdog(stuck_for: impl Fn() -> Duration, give_up: impl Fn()) {
+    let systemd = sd_notify::watchdog_enabled();
+    let mut ticks = interval(systemd.map_or(LOOK_PERIOD, |timeout| timeout / 2));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut starved = false;
     loop {
         ticks.tick().await;
         let stuck = stuck_for();
         if stuck <= STUCK_MAX {
-            notify(&[NotifyState::Watchdog]);
+            if systemd.is_some() {
+                notify(&[NotifyState::Watchdog]);
+            }
         } else if !starved {
             error!(
                 seconds = stuck.as_secs(),
-                "a call into the KMS does not return: leaving it to systemd's watchdog to restart us"
+                "a call into the KMS does not return: this process has to be restarted"
             );
+            if systemd.is_none() {
+                give_up();
+            }
         }
         starved = stuck > STUCK_MAX;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use tokio::time::{Instant, timeout};
+
+    use super::*;
+
+    /// As in a container: nobody watches, and nobody else can end a call that hangs.
+    #[tokio::test(start_paused = true)]
+    async fn without_systemd_a_hung_call_ends_the_process() {
+        let (begin, given_up) = (Instant::now(), Arc::new(AtomicBool::new(false)));
+        let told = Arc::clone(&given_up);
+        let hangs_after =
+            |seconds| move || begin.elapsed().saturating_sub(Duration::from_secs(seconds));
+        let watchdog = watchdog(hangs_after(100), move || told.store(true, Ordering::SeqCst));
+        tokio::pin!(watchdog);
+        assert!(timeout(Duration::from_secs(155), &mut watchdog).await.is_err());
+        assert!(!given_up.load(Ordering::SeqCst));
+        assert!(timeout(Duration::from_secs(15), &mut watchdog).await.is_err());
+        assert!(given_up.load(Ordering::SeqCst));
     }
 }

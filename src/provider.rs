@@ -180,6 +180,7 @@ impl Provider {
             Err(error) => return self.heed(Err(error)),
         }
         self.monitor.refresh(deadline).await;
+        // That there is no key is told in the backend's words: it knows which one it looked for.
         match self.heed(self.backend.unwrap_foreign(Arc::clone(&request), deadline).await)? {
             Some(seed) => Ok(seed),
             None => Err(Error::KeyUnknown { key_id: request.key_id.clone() }),

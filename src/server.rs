@@ -12,20 +12,21 @@ use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
+mod speaks_soon;
 #[cfg(test)]
 mod tests;
 
 use crate::authority::AnyAuthority;
 use crate::limits;
 use crate::provider::Provider;
-use crate::service::Service;
-
-const CALLS_MAX: usize = limits::CALLS_MAX as usize;
+use crate::service::{Calls, Service};
+use kleidi_proto::kms::key_management_service_server::KeyManagementServiceServer;
+use speaks_soon::SpeaksSoon;
 
 /// Where connections come from.
 pub trait Incoming: Send {
@@ -65,7 +66,7 @@ pub async fn serve<I: Incoming>(
     shutdown: impl Future<Output = ()> + Send,
 ) -> Drained {
     let (stopping, _) = watch::channel(false);
-    let calls = Arc::new(Semaphore::new(CALLS_MAX));
+    let calls = Arc::new(Calls::default());
     let mut connections = JoinSet::new();
     tokio::pin!(shutdown);
     loop {
@@ -78,6 +79,7 @@ pub async fn serve<I: Incoming>(
                 Ok(stream) => {
                     let service = Service::for_connection(Arc::clone(&provider), Arc::clone(&calls));
                     let stopping = stopping.subscribe();
+                    let stream = SpeaksSoon::new(stream);
                     if options.any_authority {
                         connections.spawn(connection(AnyAuthority::new(stream), service, stopping));
                     } else {
@@ -97,12 +99,12 @@ pub async fn serve<I: Incoming>(
     drain(connections, &calls, options.grace).await
 }
 
-/// Waits for the calls in flight, and then a moment for their answers to go out: a client that keeps
-/// its connection open, or never says anything on it, does not keep us.
-async fn drain(mut connections: JoinSet<()>, calls: &Semaphore, grace: Duration) -> Drained {
-    let none_left = calls.acquire_many(limits::CALLS_MAX);
-    if timeout(grace, none_left).await.is_err() {
-        return Drained::CutOff(CALLS_MAX - calls.available_permits());
+/// Waits for the calls in flight, those that come before the clients hear of the shutdown among them,
+/// and then a moment for their answers to go out: a client that keeps its connection open, or never
+/// says anything on it, does not keep us.
+async fn drain(mut connections: JoinSet<()>, calls: &Calls, grace: Duration) -> Drained {
+    if timeout(grace, calls.none_left()).await.is_err() {
+        return Drained::CutOff(calls.in_flight());
     }
     let closed = async { while connections.join_next().await.is_some() {} };
     let _ = timeout(limits::FLUSH_TIMEOUT, closed).await;
@@ -112,15 +114,7 @@ async fn drain(mut connections: JoinSet<()>, calls: &Semaphore, grace: Duration)
 /// Serves one connection to its end.
 async fn connection<S>(
     stream: S,
-    service: impl Clone
-    + Send
-    + 'static
-    + tower_service::Service<
-        http::Request<hyper::body::Incoming>,
-        Response = http::Response<tonic::body::Body>,
-        Error = std::convert::Infallible,
-        Future: Send,
-    >,
+    service: KeyManagementServiceServer<Service>,
     mut stopping: watch::Receiver<bool>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,

@@ -4,9 +4,10 @@
 //! is remembered per connection.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
@@ -15,7 +16,6 @@ use tracing::{debug, info, warn};
 pub mod status_code;
 
 use crate::limits;
-use crate::provider::envelope::Annotations;
 use crate::provider::{Announced, Error, Provider, Stored};
 use crate::secret::Secret;
 use kleidi_proto::kms::key_management_service_server::{
@@ -31,14 +31,62 @@ const VERSION: &str = "v2";
 
 /// The only `healthz` that is not an error. An outage is a gRPC error instead: with any other text
 /// and a key_id, kube-apiserver would go on extending its write seed (kubernetes/kubernetes#138950).
-const HEALTHZ_OK: &str = "ok";
+pub const HEALTHZ_OK: &str = "ok";
 
 /// The plugin's side of one connection.
 pub struct Service {
     provider: Arc<Provider>,
     announced: Announced,
-    /// One permit per call in flight.
-    calls: Arc<Semaphore>,
+    calls: Arc<Calls>,
+}
+
+/// Counts the calls in flight over all connections.
+#[derive(Debug, Default)]
+pub struct Calls {
+    in_flight: AtomicUsize,
+    /// Told when none is left.
+    none: Notify,
+}
+
+impl Calls {
+    /// How many there are.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::SeqCst)
+    }
+
+    /// One more, unless there are too many; to be held until it is over.
+    fn begin(&self) -> Result<Call<'_>, Status> {
+        let before = self.in_flight.fetch_add(1, Ordering::SeqCst);
+        let call = Call(self);
+        if before < limits::CALLS_MAX {
+            Ok(call)
+        } else {
+            Err(Status::resource_exhausted("too many calls are in flight"))
+        }
+    }
+
+    /// Waits until there is none; more may come after that.
+    pub async fn none_left(&self) {
+        loop {
+            let told = self.none.notified();
+            if self.in_flight() == 0 {
+                return;
+            }
+            told.await;
+        }
+    }
+}
+
+/// A call in flight for as long as it lives.
+struct Call<'a>(&'a Calls);
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        if self.0.in_flight.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.0.none.notify_waiters();
+        }
+    }
 }
 
 impl Service {
@@ -46,18 +94,11 @@ impl Service {
     #[must_use]
     pub fn for_connection(
         provider: Arc<Provider>,
-        calls: Arc<Semaphore>,
+        calls: Arc<Calls>,
     ) -> KeyManagementServiceServer<Self> {
         let service = Self { provider, announced: Announced::default(), calls };
         KeyManagementServiceServer::new(service)
             .max_decoding_message_size(limits::REQUEST_BYTES_MAX)
-    }
-
-    /// Held for the duration of a call; shutdown waits until all are given back.
-    fn begin(&self) -> Result<SemaphorePermit<'_>, Status> {
-        self.calls
-            .try_acquire()
-            .map_err(|_| Status::resource_exhausted("too many calls are in flight"))
     }
 }
 
@@ -67,7 +108,7 @@ impl KeyManagementService for Service {
         &self,
         request: Request<StatusRequest>,
     ) -> Result<Response<StatusResponse>, Status> {
-        let _call = self.begin()?;
+        let _call = self.calls.begin()?;
         let deadline = deadline(request.metadata());
         match self.provider.status(&self.announced, deadline).await {
             Ok(key_id) => Ok(Response::new(StatusResponse {
@@ -83,7 +124,7 @@ impl KeyManagementService for Service {
         &self,
         request: Request<EncryptRequest>,
     ) -> Result<Response<EncryptResponse>, Status> {
-        let _call = self.begin()?;
+        let _call = self.calls.begin()?;
         let deadline = deadline(request.metadata());
         let EncryptRequest { plaintext, uid } = request.into_inner();
         match self.provider.encrypt(&self.announced, Secret::from(plaintext), deadline).await {
@@ -103,10 +144,9 @@ impl KeyManagementService for Service {
         &self,
         request: Request<DecryptRequest>,
     ) -> Result<Response<DecryptResponse>, Status> {
-        let _call = self.begin()?;
+        let _call = self.calls.begin()?;
         let deadline = deadline(request.metadata());
         let DecryptRequest { ciphertext, uid, key_id, annotations } = request.into_inner();
-        let annotations: Annotations = annotations;
         let stored = Stored { ciphertext, key_id, annotations };
         match self.provider.decrypt(stored, deadline).await {
             Ok(seed) => {
@@ -185,6 +225,33 @@ mod tests {
         ] {
             assert_eq!(grpc_timeout(text.as_bytes()), wanted, "{text:?}");
         }
+    }
+
+    /// kube-apiserver does not retry a call that was refused: what comes before it hears of a shutdown
+    /// is served, and waited for.
+    #[tokio::test]
+    async fn calls_that_come_while_others_are_waited_for_are_served() {
+        let calls = Calls::default();
+        let first = calls.begin().unwrap();
+        let none_left = calls.none_left();
+        tokio::pin!(none_left);
+        assert!(is_pending(&mut none_left).await);
+        let second = calls.begin().expect("it is not refused");
+        drop(first);
+        assert!(is_pending(&mut none_left).await);
+        drop(second);
+        none_left.await;
+        let all: Vec<_> = (0..limits::CALLS_MAX).map(|_| calls.begin().unwrap()).collect();
+        assert_eq!(calls.begin().err().unwrap().code(), tonic::Code::ResourceExhausted);
+        drop(all);
+        assert_eq!(calls.in_flight(), 0);
+    }
+
+    async fn is_pending(future: &mut (impl Future<Output = ()> + Unpin)) -> bool {
+        std::future::poll_fn(|context| {
+            std::task::Poll::Ready(std::pin::Pin::new(&mut *future).poll(context).is_pending())
+        })
+        .await
     }
 
     #[test]

@@ -37,6 +37,9 @@ pub struct Access {
     pub users: BTreeSet<u32>,
 }
 
+/// Mode of the socket's file, unless told otherwise.
+pub const DEFAULT_MODE: u32 = 0o600;
+
 /// A refused user is logged once per this time.
 const REFUSAL_LOG_PERIOD: Duration = Duration::from_secs(60);
 
@@ -59,6 +62,11 @@ impl Listener {
         let (listener, claim) = match from_systemd()? {
             Some(listener) => {
                 info!("listening on the socket that systemd handed over");
+                if access.mode != DEFAULT_MODE || access.owner.is_some() || access.group.is_some() {
+                    warn!(
+                        "socket.mode, owner and group have no effect on it: set them in its unit"
+                    );
+                }
                 (listener, None)
             }
             None => bind(address, access)?,

@@ -2,14 +2,14 @@
 
 use std::ffi::OsString;
 
-use crate::config::{LogFormat, LogLevel, parse_key_id};
+use crate::config::{LogFormat, LogLevel, parse_cka_id};
 
 /// A `CKA_ID`; a type of its own because clap takes a plain `Vec` for a repeated argument.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct KeyIdBytes(pub(super) Vec<u8>);
+pub(super) struct CkaId(pub(super) Vec<u8>);
 
-pub(super) fn key_id(text: &str) -> Result<KeyIdBytes, String> {
-    parse_key_id(text).map(KeyIdBytes)
+pub(super) fn cka_id(text: &str) -> Result<CkaId, String> {
+    parse_cka_id(text).map(CkaId)
 }
 
 pub(super) fn log_level(text: &str) -> Result<LogLevel, String> {

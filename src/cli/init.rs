@@ -22,7 +22,7 @@ pub(super) fn run(args: &InitArgs) -> Exit {
     };
     let options = create::Options {
         so_pin_file: args.so_pin_file.clone().unwrap_or(beside),
-        key_id: args.key_id.clone().map(|id| id.0),
+        cka_id: args.cka_id.clone().map(|id| id.0),
     };
     let mut settings = config.pkcs11;
     let report = match create::create(&settings, &options, &(Arc::new(OsRandom) as _)) {
@@ -37,8 +37,8 @@ pub(super) fn run(args: &InitArgs) -> Exit {
         say(&format!("SO PIN    in {file}: keep it elsewhere; the plugin has no use for it"));
     }
     // What the plugin would say of this key, by the plugin's own way of looking.
-    if options.key_id.is_some() {
-        settings.key.id = options.key_id;
+    if options.cka_id.is_some() {
+        settings.key.id = options.cka_id;
     }
     let key = settings.key.clone();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {

@@ -21,7 +21,7 @@ use crate::{hardening, notify, telemetry};
 /// down must not keep systemd waiting.
 const READY_AFTER: Duration = Duration::from_secs(5);
 
-pub(super) fn run(args: &ServeArgs, wiring: Wiring) -> Exit {
+pub(super) fn run(args: &ServeArgs, wiring: Wiring, hardened: &hardening::Lacking) -> Exit {
     let overrides = Overrides {
         listen: args.listen.clone(),
         log_level: args.log_level.or(args.debugmode.unwrap_or(false).then_some(LogLevel::Debug)),
@@ -32,7 +32,11 @@ pub(super) fn run(args: &ServeArgs, wiring: Wiring) -> Exit {
         Err(error) => return complain(&error, Exit::Config),
     };
     telemetry::start(config.log_level, config.log_format);
-    hardening::apply(config.lock_memory);
+    hardened.log();
+    hardening::raise_file_limit();
+    if config.lock_memory {
+        hardening::lock_memory();
+    }
     announce(&config);
     // One thread for the sockets is enough for any number of apiservers; the calls into the HSM have
     // threads of their own.
@@ -102,7 +106,12 @@ async fn serve_until_told(config: Config, wiring: Wiring) -> Exit {
     let (provider, monitor) = Provider::new(backend, random, config.health);
     tokio::spawn(monitor.run());
     tokio::spawn(notify::report(provider.states()));
-    tokio::spawn(notify::watchdog(move || stuck.stuck_for()));
+    tokio::spawn(notify::watchdog(
+        move || stuck.stuck_for(),
+        || {
+            signal_hook::low_level::exit(Exit::Unavailable as i32);
+        },
+    ));
     tokio::spawn(report_readiness(Arc::clone(&provider)));
 
     let options = Options { any_authority: wiring.any_authority, grace: config.shutdown_grace };

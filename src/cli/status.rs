@@ -1,32 +1,36 @@
 //! `kleidi status`: asks a running plugin as kube-apiserver does; fit for a probe.
 
 use std::io;
-use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::net::{SocketAddr, UnixStream as StdStream};
 
 use tokio::net::UnixStream;
 use tonic::Request;
 
 use super::{Exit, StatusArgs, complain, say};
+use crate::config::{Config, DEFAULT_LISTEN, Overrides};
+use crate::service::HEALTHZ_OK;
 use crate::socket::Address;
 use kleidi_proto::kms::{StatusRequest, StatusResponse};
 
 pub(super) fn run(args: &StatusArgs) -> Exit {
+    let configured = || Config::load(&args.config.config, &Overrides::default());
+    // A probe often may not read the configuration: then the socket is taken to be at its usual place.
+    let address = args.socket.clone().or_else(|| configured().ok().map(|config| config.listen));
+    let address = address.unwrap_or_else(|| Address::Path(DEFAULT_LISTEN.into()));
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return complain(&error, Exit::Failure),
     };
     let answer = runtime.block_on(async {
-        tokio::time::timeout(args.timeout, ask(&args.socket))
+        tokio::time::timeout(args.timeout, ask(&address))
             .await
-            .unwrap_or_else(|_| Err(format!("{} does not answer", args.socket)))
+            .unwrap_or_else(|_| Err(format!("{address} does not answer")))
     });
     match answer {
         Ok(status) => {
             say(&format!("healthz  {}", status.healthz));
             say(&format!("version  {}", status.version));
             say(&format!("key_id   {}", status.key_id));
-            if status.healthz == "ok" { Exit::Ok } else { Exit::Unavailable }
+            if status.healthz == HEALTHZ_OK { Exit::Ok } else { Exit::Unavailable }
         }
         Err(error) => complain(&error, Exit::Unavailable),
     }
@@ -34,7 +38,7 @@ pub(super) fn run(args: &StatusArgs) -> Exit {
 
 async fn ask(address: &Address) -> Result<StatusResponse, String> {
     let stream =
-        connect(address).map_err(|error| format!("cannot connect to {address}: {error}"))?;
+        connect(address).await.map_err(|error| format!("cannot connect to {address}: {error}"))?;
     let mut client = kleidi_proto::client::connect(stream)
         .await
         .map_err(|error| format!("{address} does not speak HTTP/2: {error}"))?;
@@ -44,11 +48,10 @@ async fn ask(address: &Address) -> Result<StatusResponse, String> {
     }
 }
 
-fn connect(address: &Address) -> io::Result<UnixStream> {
-    let stream = match address {
-        Address::Path(path) => StdStream::connect(path)?,
-        Address::Abstract(name) => StdStream::connect_addr(&SocketAddr::from_abstract_name(name)?)?,
-    };
-    stream.set_nonblocking(true)?;
-    UnixStream::from_std(stream)
+/// Connects without blocking: the queue of a plugin that does not accept can be full.
+async fn connect(address: &Address) -> io::Result<UnixStream> {
+    match address {
+        Address::Path(path) => UnixStream::connect(path).await,
+        Address::Abstract(name) => UnixStream::connect(format!("\0{name}")).await,
+    }
 }

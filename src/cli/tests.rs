@@ -67,12 +67,15 @@ fn the_documents_commands_exist() {
     for name in DOCUMENTS {
         let text = document(name);
         let blocks = text.split("```").skip(1).step_by(2).filter(|block| block.starts_with("sh\n"));
-        for line in blocks.flat_map(str::lines) {
+        let inline = text.split('`').filter(|code| code.starts_with("as-kleidi kleidi "));
+        for line in blocks.flat_map(str::lines).chain(inline) {
             let line = line.split(['#', '|']).next().unwrap();
             let words: Vec<_> = line.split_whitespace().collect();
             // At the beginning, or behind a variable; elsewhere it is a user's name.
-            let command = (0..words.len())
-                .find(|at| words[*at] == "kleidi" && (*at == 0 || words[*at - 1].contains('=')));
+            let command = (0..words.len()).find(|at| {
+                words[*at] == "kleidi"
+                    && (*at == 0 || words[*at - 1] == "as-kleidi" || words[*at - 1].contains('='))
+            });
             let Some(command) = command else { continue };
             seen += 1;
             let parsed = parse(&words[command + 1..]);

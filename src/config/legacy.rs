@@ -11,6 +11,13 @@ use super::{Config, Overrides};
 use crate::backend::pkcs11::{
     ForeignFormat, KeySelector, PinSource, Plugin, Settings, TokenSelector,
 };
+use crate::socket::Address;
+
+/// Its `-configfile`, unless told otherwise.
+pub(super) const DEFAULT_FILE: &str = "/opt/kleidi/config.json";
+
+/// Its `-listen`, unless told otherwise.
+const DEFAULT_LISTEN: &str = "/tmp/kleidi/kleidi-kms-plugin.socket";
 
 /// Keys of the Go kleidi's other provider.
 const TRANSIT_KEYS: [&str; 7] =
@@ -84,7 +91,7 @@ pub(super) fn resolve(
     pkcs11.foreign.push(ForeignFormat { plugin, key_label });
     let default = Config::with(pkcs11);
     Ok(Config {
-        listen: overrides.listen.clone().unwrap_or(default.listen),
+        listen: overrides.listen.clone().unwrap_or(Address::Path(DEFAULT_LISTEN.into())),
         log_level: overrides.log_level.unwrap_or(default.log_level),
         log_format: overrides.log_format.unwrap_or(default.log_format),
         ..default

@@ -44,7 +44,7 @@ pub(super) struct Pkcs11 {
     pub(super) token_label: Option<Text>,
     pub(super) token_serial: Option<Text>,
     pub(super) key_label: Option<Text>,
-    pub(super) key_id: Option<Text>,
+    pub(super) cka_id: Option<Text>,
     pub(super) pin_file: Option<Text>,
     pub(super) allow_weak_keys: Option<Text>,
     pub(super) workers: Option<Text>,

@@ -218,14 +218,14 @@ impl Resolver<'_> {
         let token_label = self.parsed(&key("tokenLabel"), pkcs11.token_label.as_ref(), text);
         let token_serial = self.parsed(&key("tokenSerial"), pkcs11.token_serial.as_ref(), text);
         let key_label = self.parsed(&key("keyLabel"), pkcs11.key_label.as_ref(), text);
-        let key_id = self.parsed(&key("keyId"), pkcs11.key_id.as_ref(), parse_key_id);
+        let cka_id = self.parsed(&key("ckaId"), pkcs11.cka_id.as_ref(), parse_cka_id);
 
         let module = self.either("module", module, "module-path", uri.module_path, pkcs11);
         let pin_file = self.either("pinFile", pin_file, "pin-source", uri.pin_source, pkcs11);
         let token_label = self.either("tokenLabel", token_label, "token", uri.token, pkcs11);
         let serial = self.either("tokenSerial", token_serial, "serial", uri.serial, pkcs11);
         let label = self.either("keyLabel", key_label, "object", uri.object, pkcs11);
-        let id = self.either("keyId", key_id, "id", uri.id, pkcs11);
+        let id = self.either("ckaId", cka_id, "id", uri.id, pkcs11);
 
         if token_label.as_ref().is_some_and(|label| label.len() > TOKEN_LABEL_BYTES_MAX) {
             let message = format!("longer than {TOKEN_LABEL_BYTES_MAX} bytes");
@@ -274,8 +274,9 @@ impl Resolver<'_> {
     }
 
     fn required(&mut self, field: &str, attribute: &str, there: bool, pkcs11: &raw::Pkcs11) {
-        // Where something is wrong already, it may be this very field.
-        if !there && self.problems.is_empty() {
+        // Where something is wrong with it or with the uri, that has been said.
+        let said = [format!("pkcs11.{field}"), "pkcs11.uri".to_owned()];
+        if !there && !self.problems.iter().any(|problem| said.contains(&problem.key)) {
             let message = format!("{field} is missing (in the uri: {attribute})");
             self.problem("pkcs11", pkcs11.uri.as_ref(), message);
         }
@@ -286,6 +287,10 @@ impl Resolver<'_> {
             [("kleidi-go", Plugin::KleidiGo), ("kubernetes-mock", Plugin::KubernetesMock)];
         let plugin = self.choice("pkcs11.decryptAlso.plugin", Some(&also.plugin), &PLUGINS)?;
         let key_label = match &also.key_label {
+            Some(label) if label.value.is_empty() => {
+                self.problem("pkcs11.decryptAlso.keyLabel", Some(label), "must not be empty");
+                return None;
+            }
             Some(label) => label.value.clone(),
             None => plugin.default_key_label().to_owned(),
         };
@@ -327,7 +332,7 @@ fn pin_file(text: &str) -> Result<PathBuf, String> {
 }
 
 /// A `CKA_ID` in hex digits.
-pub fn parse_key_id(text: &str) -> Result<Vec<u8>, String> {
+pub fn parse_cka_id(text: &str) -> Result<Vec<u8>, String> {
     let digits = text.as_bytes();
     let even = !digits.is_empty() && digits.len().is_multiple_of(2);
     if !even || !digits.iter().all(u8::is_ascii_hexdigit) {

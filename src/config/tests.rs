@@ -23,9 +23,24 @@ fn parse(content: &str) -> Result<Config, ConfigError> {
     Config::parse(Path::new("kleidi.yaml"), content, &Overrides::default())
 }
 
+/// The example with every key: a line that is commented out has no blank behind its '#'.
+fn whole_example() -> String {
+    let line = |line: &str| {
+        let (indent, rest) = line.split_at(line.len() - line.trim_start().len());
+        match rest.strip_prefix('#') {
+            Some(key) if !key.starts_with(' ') => format!("{indent}{key}\n"),
+            _ => format!("{line}\n"),
+        }
+    };
+    EXAMPLE.lines().map(line).collect()
+}
+
 #[test]
 fn the_example_is_right_and_holds_every_key() {
-    let config = parse(EXAMPLE).unwrap();
+    // As it is, it says nothing but what has to be said.
+    assert_eq!(parse(EXAMPLE), parse(MINIMAL));
+    let config = parse(&whole_example()).unwrap();
+    assert_eq!(config.pkcs11.foreign.len(), 2);
     let mut keys = 0;
     for line in include_str!("raw.rs").lines() {
         let Some(field) = line.trim().strip_prefix("pub(super) ") else { continue };
@@ -50,6 +65,22 @@ fn the_example_is_right_and_holds_every_key() {
 }
 
 #[test]
+fn the_manuals_configurations_are_right() {
+    let manual = include_str!("../../configuration/README.md");
+    let mut seen = 0;
+    for block in manual.split("```yaml\n").skip(1) {
+        let block = block.split("```").next().unwrap();
+        if block.contains("kind: PluginConfiguration") {
+            let indent = block.len() - block.trim_start().len();
+            let lines = block.lines().map(|line| line.get(indent..).unwrap_or_default());
+            parse(&lines.collect::<Vec<_>>().join("\n")).unwrap_or_else(|error| panic!("{error}"));
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, 2);
+}
+
+#[test]
 fn the_uri_says_the_same_as_the_fields() {
     let uri = "\
 apiVersion: kleidi.beezy.dev/v1
@@ -58,6 +89,17 @@ pkcs11:
   uri: pkcs11:token=kleidi;object=kek?module-path=/usr/lib/softhsm/libsofthsm2.so&pin-source=file:/etc/kleidi/pin
 ";
     assert_eq!(parse(uri), parse(MINIMAL));
+}
+
+/// A manifest of the Go kleidi's can switch images and nothing else: its defaults hold, too.
+#[test]
+fn the_go_kleidis_defaults_hold_for_its_file() {
+    let config = parse(r#"{"path": "/m.so", "tokenLabel": "t", "pin": "1234"}"#).unwrap();
+    assert_eq!(config.listen.to_string(), "unix:///tmp/kleidi/kleidi-kms-plugin.socket");
+    let overrides = Overrides { listen: Some("@x".parse().unwrap()), ..Overrides::default() };
+    let content = r#"{"path": "/m.so", "tokenLabel": "t", "pin": "1234"}"#;
+    let config = Config::parse(Path::new("config.json"), content, &overrides).unwrap();
+    assert_eq!(config.listen.to_string(), "unix:///@x");
 }
 
 #[test]
@@ -101,8 +143,8 @@ fn faults_are_said_precisely() {
         ("a relative module", instead("/usr/lib/softhsm/libsofthsm2.so", "libsofthsm2.so")),
         ("a relative PIN file", instead("/etc/kleidi/pin", "pin")),
         ("a long token label", instead("kleidi\n  key", &format!("{}\n  key", "k".repeat(33)))),
-        ("an odd key id", after("  keyId: \"1\"\n")),
-        ("no hex in a key id", after("  keyId: first\n")),
+        ("an odd key id", after("  ckaId: \"1\"\n")),
+        ("no hex in a key id", after("  ckaId: first\n")),
         ("a bad uri", after("  uri: pkcs11:slot-id=1\n")),
         ("a PIN in the uri", after("  uri: pkcs11:?pin-value=1234\n")),
         ("said twice", after("  uri: pkcs11:token=kleidi\n")),
@@ -144,7 +186,7 @@ proptest! {
 
     #[test]
     fn a_damaged_configuration_is_survived(at in 0..EXAMPLE.len(), with in "\\PC{0,3}") {
-        let mut content = EXAMPLE.to_owned();
+        let mut content = whole_example();
         if content.is_char_boundary(at) && content.is_char_boundary(at + 1) {
             content.replace_range(at..=at, &with);
         }

@@ -220,3 +220,19 @@ async fn a_malformed_connection_ends_alone() {
     tokio::io::AsyncReadExt::read_to_end(&mut other, &mut rest).await.unwrap();
     client.status(StatusRequest {}).await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_says_nothing_is_closed_and_an_idle_one_is_not() {
+    let world = World::new();
+    let mut client = world.client().await;
+    client.status(StatusRequest {}).await.unwrap();
+    let mut silent = world.raw().await;
+    let begin = Instant::now();
+    let mut said = Vec::new();
+    let _ = tokio::io::AsyncReadExt::read_to_end(&mut silent, &mut said).await;
+    let closed_after = begin.elapsed();
+    assert!(closed_after >= limits::FIRST_BYTE_TIMEOUT, "{closed_after:?}");
+    assert!(closed_after < limits::FIRST_BYTE_TIMEOUT + Duration::from_secs(1), "{closed_after:?}");
+    sleep(Duration::from_secs(3600)).await;
+    client.status(StatusRequest {}).await.unwrap();
+}

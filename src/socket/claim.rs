@@ -2,12 +2,14 @@
 
 use std::fs::{self, File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{
     FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
 };
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, socket};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, getegid, geteuid};
 
@@ -133,7 +135,7 @@ fn clear_dead_socket(path: &Path) -> Result<(), SocketError> {
     if !metadata.file_type().is_socket() {
         return Err(foreign("is not a socket".to_owned()));
     }
-    match UnixStream::connect(path) {
+    match connect(path) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             return Err(foreign("is a socket that we may not connect to".to_owned()));
@@ -147,10 +149,27 @@ fn clear_dead_socket(path: &Path) -> Result<(), SocketError> {
     fs::remove_file(path).map_err(SocketError::io("remove the dead socket", path))
 }
 
+/// Connects, and does not wait: somebody who does not accept is there all the same (`EAGAIN`).
+fn connect(path: &Path) -> io::Result<()> {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    Ok(nix::sys::socket::connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?)
+}
+
 /// Nobody but root and we may be able to replace the socket or a directory above it.
 fn check_directory(directory: &Path) -> Result<(), SocketError> {
     let resolved =
         fs::canonicalize(directory).map_err(SocketError::io("find the directory", directory))?;
+    // As it is written: nobody else may own a symbolic link on the way.
+    for link in directory.ancestors() {
+        let metadata = fs::symlink_metadata(link).map_err(SocketError::io("look at", link))?;
+        let owner = metadata.uid();
+        if metadata.is_symlink() && owner != 0 && owner != geteuid().as_raw() {
+            let why =
+                format!("it is a symbolic link of uid {owner}, who could let it lead elsewhere");
+            return Err(SocketError::UnsafeDirectory { path: link.to_owned(), why });
+        }
+    }
     for (depth, ancestor) in resolved.ancestors().enumerate() {
         let metadata = fs::metadata(ancestor).map_err(SocketError::io("look at", ancestor))?;
         if let Some(why) = unsafe_because(&metadata, depth == 0) {

@@ -6,7 +6,8 @@
 //! * `PKCS11_SHIM_MODULE`: the real module.
 //! * `PKCS11_SHIM_SCRIPT`: what to do, read at every call, so that a test can change it at any time.
 //!   A line each: a function, then what it does: `rv=0x30` (returns that, without calling), `ms=500`
-//!   (waits first), `flip` (flips a bit of what it returns), `skip=2` (not for the first two calls),
+//!   (waits first), `flip` (flips a bit of what it returns), `short` (returns
+//!   a byte less than there is), `skip=2` (not for the first two calls),
 //!   `once` (for one call only). An example: `C_Encrypt skip=1 rv=0x30`. Calls are counted from the
 //!   moment that the script was written.
 //!
@@ -53,6 +54,7 @@ struct Order {
     rv: Option<CK_RV>,
     wait: Duration,
     flip: bool,
+    short: bool,
 }
 
 fn script() -> Option<String> {
@@ -77,7 +79,8 @@ fn order(function: &str) -> Order {
             Some(("ms", value)) => order.wait = Duration::from_millis(number(value)),
             Some(("skip", value)) => skip = number(value) as usize,
             _ if word == "once" => times = 1,
-            _ => order.flip = word == "flip",
+            _ if word == "short" => order.short = true,
+            _ => order.flip |= word == "flip",
         }
     }
     let written = fs::metadata(&path).ok().and_then(|file| file.modified().ok());
@@ -105,14 +108,14 @@ fn note(function: &str, what: &str, session: CK_ULONG) {
     }
 }
 
-fn call(function: &str, session: CK_ULONG, real: impl FnOnce() -> CK_RV) -> (CK_RV, bool) {
+fn call(function: &str, session: CK_ULONG, real: impl FnOnce() -> CK_RV) -> (CK_RV, Order) {
     note(function, "begin", session);
     let order = order(function);
     #[allow(clippy::disallowed_methods, reason = "to be slow is what it was told")]
     std::thread::sleep(order.wait);
     let rv = order.rv.unwrap_or_else(real);
     note(function, "end", session);
-    (rv, order.flip)
+    (rv, order)
 }
 
 fn shim() -> Option<&'static Shim> {
@@ -171,13 +174,16 @@ unsafe extern "C" fn C_Finalize(reserved: *mut c_void) -> CK_RV {
     call("C_Finalize", 0, || unsafe { real(reserved) }).0
 }
 
-/// Flips a bit of the last byte that was returned.
-unsafe fn flip(rv: CK_RV, out: *mut CK_BYTE, length: *mut CK_ULONG) {
+/// Changes what was returned: flips a bit of its last byte, or drops that byte.
+unsafe fn falsify(order: &Order, rv: CK_RV, out: *mut CK_BYTE, length: *mut CK_ULONG) {
     if rv == CKR_OK && !out.is_null() && !length.is_null() {
         // SAFETY: after CKR_OK, `out` holds `*length` bytes.
         unsafe {
-            if *length > 0 {
+            if *length > 0 && order.flip {
                 *out.add(*length as usize - 1) ^= 1;
+            }
+            if *length > 0 && order.short {
+                *length -= 1;
             }
         }
     }
@@ -193,11 +199,9 @@ unsafe extern "C" fn C_Encrypt(
     let Some(real) = shim().and_then(|shim| shim.real.C_Encrypt) else { return CKR_GENERAL_ERROR };
     // SAFETY: the caller's arguments are passed on as they are.
     let real = || unsafe { real(session, data, data_length, out, length) };
-    let (rv, flipped) = call("C_Encrypt", session, real);
-    if flipped {
-        // SAFETY: as `flip` demands.
-        unsafe { flip(rv, out, length) };
-    }
+    let (rv, order) = call("C_Encrypt", session, real);
+    // SAFETY: as `falsify` demands.
+    unsafe { falsify(&order, rv, out, length) };
     rv
 }
 
@@ -211,11 +215,9 @@ unsafe extern "C" fn C_Decrypt(
     let Some(real) = shim().and_then(|shim| shim.real.C_Decrypt) else { return CKR_GENERAL_ERROR };
     // SAFETY: the caller's arguments are passed on as they are.
     let real = || unsafe { real(session, data, data_length, out, length) };
-    let (rv, flipped) = call("C_Decrypt", session, real);
-    if flipped {
-        // SAFETY: as `flip` demands.
-        unsafe { flip(rv, out, length) };
-    }
+    let (rv, order) = call("C_Decrypt", session, real);
+    // SAFETY: as `falsify` demands.
+    unsafe { falsify(&order, rv, out, length) };
     rv
 }
 

@@ -198,7 +198,7 @@ pub fn rotates_to_a_second_key(version: &str) {
     let names = cluster.create_secrets("secret", 10);
     let old = cluster.plugin.key_id();
 
-    let output = cluster.plugin.config().run(&["init", "--key-id", "02"]);
+    let output = cluster.plugin.config().run(&["init", "--cka-id", "02"]);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{output:?}");
     let new = said.lines().find_map(|line| line.strip_prefix("key_id")).unwrap().trim().to_owned();

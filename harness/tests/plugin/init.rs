@@ -133,14 +133,14 @@ fn another_key_id_makes_another_key_and_leaves_the_first() {
     let Some((_stage, token, plugin)) = running("rotation") else { return };
     let first = plugin.key_id();
     let before = content(&token);
-    let output = plugin.config().run(&["init", "--key-id", "02"]);
+    let output = plugin.config().run(&["init", "--cka-id", "02"]);
     assert!(output.status.success(), "{output:?}");
     assert!(out(&output).contains("key       created: label \"kek\", CKA_ID 02"));
     let after = content(&token);
     assert_eq!(after.len(), 2);
     assert!(before.iter().all(|(file, bytes)| after.get(file) == Some(bytes)));
     assert_eq!(crate::wait_other_key(&plugin, &first), key_id(&output));
-    let again = plugin.config().run(&["init", "--key-id", "02"]);
+    let again = plugin.config().run(&["init", "--cka-id", "02"]);
     assert!(out(&again).contains("key       was there"), "{again:?}");
 }
 
@@ -161,6 +161,37 @@ fn a_token_that_is_there_keeps_its_pin() {
     let output = config.run(&["init"]);
     assert!(output.status.success(), "{output:?}");
     assert!(out(&output).contains("token     was there"));
+}
+
+/// A PIN without its token: the token's directory is not mounted, or SOFTHSM2_CONF names another.
+#[test]
+fn where_a_token_was_no_other_is_made() {
+    let Some((_stage, token, config)) = fresh("token gone") else { return };
+    assert!(config.run(&["init"]).status.success());
+    fs::remove_file(token.pin_file().with_file_name("so-pin")).unwrap();
+    token.take_away();
+    fs::create_dir(token.tokens()).unwrap();
+    let output = config.run(&["init"]);
+    assert_eq!(output.status.code(), Some(78), "{output:?}");
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(error.contains("this node had a token"), "{error}");
+    assert_eq!(fs::read_dir(token.tokens()).unwrap().count(), 0);
+}
+
+/// Run by root, it would leave files that the plugin's user cannot read.
+#[test]
+fn init_is_run_by_the_user_of_the_plugin() {
+    let Some((_stage, token, config)) = fresh("other user") else { return };
+    if !nix::unistd::geteuid().is_root() {
+        return components::skip("only root can give a directory away");
+    }
+    let directory = token.pin_file().parent().unwrap().to_owned();
+    std::os::unix::fs::chown(&directory, Some(65534), None).unwrap();
+    let output = config.run(&["init"]);
+    assert_eq!(output.status.code(), Some(78), "{output:?}");
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(error.contains("it belongs to uid 65534; run kleidi init as that user"), "{error}");
+    assert!(!token.pin_file().exists());
 }
 
 #[test]

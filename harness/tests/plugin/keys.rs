@@ -132,11 +132,11 @@ fn the_configuration_can_name_the_current_key() {
     let newer = wait_other_key(&first, &id);
     let wrapped = first.client().encrypt(SEED).unwrap();
     // Another node, which is to follow later: it reads what the first one writes.
-    let pinned = Plugin::new(&stage, "pinned", &token).append("  keyId: \"01\"\n").start();
+    let pinned = Plugin::new(&stage, "pinned", &token).append("  ckaId: \"01\"\n").start();
     assert_eq!(pinned.key_id(), id);
     assert_eq!(pinned.client().decrypt(&wrapped).unwrap(), SEED);
     assert_eq!(wrapped.key_id, newer);
-    let missing = Plugin::new(&stage, "missing", &token).append("  keyId: \"07\"\n").start();
+    let missing = Plugin::new(&stage, "missing", &token).append("  ckaId: \"07\"\n").start();
     wait_says(&missing, "no such key");
 }
 
@@ -158,9 +158,19 @@ fn a_key_that_may_not_encrypt_any_more_still_decrypts() {
         assert_eq!(plugin.client().decrypt(&old).unwrap(), SEED);
         let mut tampered = old.clone();
         tampered.ciphertext[20] ^= 1;
-        let error = plugin.client().decrypt(&tampered).unwrap_err();
-        assert_eq!(error.code(), Code::InvalidArgument, "{error}");
+        // Of a key without an id it cannot be told whether these are its data.
+        kleidi_harness::eventually("the change to be seen", || {
+            match plugin.client().decrypt(&tampered).unwrap_err() {
+                error if error.code() == Code::NotFound => Ok(()),
+                error if error.code() == Code::InvalidArgument => Err(error.to_string()),
+                error => panic!("{error}"),
+            }
+        });
+        assert!(!plugin.process.log().contains("a key is gone"), "{}", plugin.process.log());
     }
+    let check = plugin.config().run(&["check", "--live"]);
+    let said = String::from_utf8_lossy(&check.stdout).into_owned();
+    assert!(said.contains("only unwraps, and may not encrypt: label \"kek\", CKA_ID 01"), "{said}");
     // The other way round: with the current one retired, the older takes over, and is said to.
     token.p11(&["set", "kek", "01", "encrypt=true"]);
     token.p11(&["set", "kek", "02", "encrypt=false"]);
@@ -177,6 +187,70 @@ fn a_key_that_is_given_another_id_stays_readable() {
     assert_eq!(renumbered.split('-').next(), first.split('-').next(), "the same material");
     assert!(renumbered.ends_with("-05"));
     assert_eq!(plugin.client().decrypt(&old).unwrap(), SEED);
+}
+
+/// What another node wrote under a key that it made a moment ago is read at once, although there is a
+/// key here of which it cannot be told whether it wrote that.
+#[test]
+fn a_retired_key_does_not_hide_that_another_is_unknown() {
+    let stage = Stage::new("retired, unknown");
+    let Some(token) = SoftHsm::with_key(&stage, "token", "kek", 1) else { return };
+    token.p11(&["generate", "kek", "0a"]);
+    token.p11(&["set", "kek", "01", "encrypt=false"]);
+    let config = Plugin::new(&stage, "plugin", &token).replace("period: 1s", "period: 60s");
+    let plugin = config.start();
+    wait_healthy(&plugin);
+    token.p11(&["generate", "kek", "0b"]);
+    let other = Plugin::new(&stage, "other", &token).start();
+    let wrapped = other.client().encrypt(SEED).unwrap();
+    assert!(wrapped.key_id.ends_with("-0b"));
+    assert_eq!(plugin.client().decrypt(&wrapped).unwrap(), SEED);
+    let unknown = format!("{}-0b", "0".repeat(32));
+    let error = plugin.client().decrypt_parts(&wrapped.ciphertext, &unknown, &wrapped.annotations);
+    let error = error.unwrap_err();
+    assert_eq!(error.code(), Code::NotFound, "{error}");
+    assert!(error.message().contains("looked up afresh"), "{error}");
+}
+
+/// The module can use one of two keys: that is this key's fault, and no outage of the other.
+#[test]
+fn a_key_that_the_module_cannot_use_takes_no_other_down() {
+    let Some((_stage, token, mut plugin)) = running("broken") else { return };
+    let first = plugin.key_id();
+    let old = plugin.client().encrypt(SEED).unwrap();
+    let file = token.object_files().pop().unwrap();
+    token.p11(&["generate", "kek", "02"]);
+    let second = wait_other_key(&plugin, &first);
+    let new = plugin.client().encrypt(SEED).unwrap();
+    let newer = token.object_files().into_iter().find(|other| *other != file).unwrap();
+    plugin.process.terminate();
+
+    let good = fs::read(&file).unwrap();
+    damage_padding(&file);
+    plugin.start_again();
+    assert_eq!(wait_healthy(&plugin), second);
+    assert_eq!(plugin.client().encrypt(SEED).unwrap().key_id, second);
+    assert_eq!(plugin.client().decrypt(&new).unwrap(), SEED);
+    let log = plugin.process.log();
+    assert!(log.contains("CKA_ID 01 is not used: the module cannot use it"), "{log}");
+    plugin.client().decrypt(&old).unwrap_err();
+    // It heals unaided, although SoftHSM does not look at such a file again by itself.
+    fs::write(&file, good).unwrap();
+    kleidi_harness::eventually("the old key to work again", || {
+        plugin.client().decrypt(&old).map_err(|error| error.to_string())
+    });
+    plugin.process.terminate();
+
+    // The current one: nothing else takes its place, and the others still unwrap.
+    let good = fs::read(&newer).unwrap();
+    damage_padding(&newer);
+    plugin.start_again();
+    let code = wait_says(&plugin, "CKA_ID 02 cannot be trusted: the module cannot use it");
+    assert_eq!(code, Code::DataLoss);
+    assert_eq!(plugin.client().decrypt(&old).unwrap(), SEED);
+    plugin.client().encrypt(SEED).unwrap_err();
+    fs::write(&newer, good).unwrap();
+    assert_eq!(wait_healthy(&plugin), second);
 }
 
 /// SoftHSM keeps no checksum of its files: one damaged byte is another key that works perfectly.
@@ -210,13 +284,24 @@ fn a_key_damaged_on_the_disk_is_found_out_before_it_is_used() {
     assert_eq!(plugin.client().decrypt(&wrapped).unwrap(), SEED);
 }
 
-/// Flips a bit in the first block of `CKA_VALUE` (0x11), which SoftHSM keeps as IV and ciphertext.
+/// Flips a bit in the first block of `CKA_VALUE` (0x11), which SoftHSM keeps as IV and ciphertext: 16
+/// and 48 bytes.
 fn damage_value(file: &Path) {
+    damage(file, 16);
+}
+
+/// Flips a bit in its last block, which holds nothing but padding: SoftHSM cannot decrypt it.
+fn damage_padding(file: &Path) {
+    damage(file, 16 + 47);
+}
+
+/// Flips a bit of `CKA_VALUE`, at this distance from its beginning.
+fn damage(file: &Path, offset: usize) {
     let mut content = fs::read(file).unwrap();
     let mut header = [0; 16];
     (header[7], header[15]) = (0x11, 3);
     let at = content.windows(16).position(|window| window == header).expect("there is a value");
-    content[at + 16 + 8 + 16] ^= 1;
+    content[at + 16 + 8 + offset] ^= 1;
     fs::write(file, content).unwrap();
 }
 

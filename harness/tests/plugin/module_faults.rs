@@ -251,6 +251,40 @@ fn check_rules(calls: &[Call]) {
     }
 }
 
+/// An Encrypt answer is kept for years: what the module got wrong is not given out.
+#[test]
+fn what_is_wrapped_is_read_back_before_it_is_given_out() {
+    let Some((_stage, _token, shim, plugin)) = scripted("read back", "") else { return };
+    let mut client = plugin.client();
+    let mut answered = 0;
+    for what in ["flip", "short"] {
+        for order in ["C_Encrypt once", "C_Encrypt skip=1 once", "C_Encrypt"] {
+            settle(&shim);
+            shim.order(&format!("{order} {what}"));
+            let answer = client.encrypt(SEED);
+            shim.order("");
+            if let Ok(wrapped) = answer {
+                answered += 1;
+                assert_eq!(client.decrypt(&wrapped).unwrap(), SEED, "{order} {what}");
+            } else {
+                assert!(!order.contains("once") || what == "short", "{order} {what} is healed");
+            }
+        }
+    }
+    assert!(answered >= 2, "what can be healed is");
+    settle(&shim);
+    wait_healthy(&plugin);
+    let wrapped = client.encrypt(SEED).unwrap();
+    // And what is unwrapped has the length that it has to have.
+    shim.order("C_Decrypt short");
+    let error = client.decrypt(&wrapped).unwrap_err();
+    assert_eq!(error.code(), Code::Unavailable, "{error}");
+    shim.order("");
+    eventually("it to unwrap again", || {
+        client.decrypt(&wrapped).map_err(|error| error.to_string())
+    });
+}
+
 #[test]
 fn a_full_queue_is_said_at_once() {
     let Some((_stage, _token, shim, plugin)) = scripted("full", "  queue: 1\n") else { return };

@@ -223,3 +223,61 @@ fn a_socket_from_systemd_is_used_and_left_to_systemd() {
     assert_eq!(process.wait(), 73);
     assert!(process.log().contains("2 of them; the socket unit has to have one"));
 }
+
+/// A socket whose owner does not accept: it is in use, and nobody waits for it.
+#[test]
+fn a_socket_with_a_full_queue_is_in_use_and_status_does_not_hang() {
+    use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect};
+    use std::os::fd::AsRawFd as _;
+    let stage = Stage::new("full queue");
+    let Some(token) = SoftHsm::with_key(&stage, "token", "kek", 1) else { return };
+    let config = Plugin::new(&stage, "plugin", &token);
+    let address = UnixAddr::new(&config.socket()).unwrap();
+    let new = || {
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        nix::sys::socket::socket(AddressFamily::Unix, SockType::Stream, flags, None).unwrap()
+    };
+    let listener = new();
+    bind(listener.as_raw_fd(), &address).unwrap();
+    nix::sys::socket::listen(&listener, Backlog::new(1).unwrap()).unwrap();
+    let mut waiting = Vec::new();
+    loop {
+        let client = new();
+        if connect(client.as_raw_fd(), &address).is_err() {
+            break;
+        }
+        waiting.push(client);
+        assert!(waiting.len() < 100, "the queue has an end");
+    }
+    let mut process = config.spawn("second");
+    assert_eq!(process.wait(), 73, "{}", process.log());
+    assert!(process.log().contains("is in use"), "{}", process.log());
+    let socket = config.socket().display().to_string();
+    let output = config.run(&["status", "--timeout", "1s", "--socket", &socket]);
+    assert_eq!(output.status.code(), Some(69), "{output:?}");
+}
+
+/// A symbolic link on the way to the socket that somebody else could let lead elsewhere.
+#[test]
+fn a_symbolic_link_of_another_user_is_not_followed() {
+    let stage = Stage::new("symbolic link");
+    let Some(token) = SoftHsm::with_key(&stage, "token", "kek", 1) else { return };
+    let config = Plugin::new(&stage, "plugin", &token);
+    let (real, link) = (stage.make_dir("real"), stage.path("link"));
+    std::os::unix::fs::symlink(&real, &link).unwrap();
+    let socket = link.join("kms.sock");
+    let config = config
+        .clone()
+        .replace(&config.socket().display().to_string(), &socket.display().to_string());
+    // Ours may be followed.
+    let mut process = config.spawn("own");
+    process.wait_ready(|| if socket.exists() { Ok(()) } else { Err(String::new()) });
+    process.terminate();
+    if !nix::unistd::geteuid().is_root() {
+        return kleidi_harness::components::skip("only root can give a link away");
+    }
+    std::os::unix::fs::lchown(&link, Some(65534), None).unwrap();
+    let mut process = config.spawn("foreign");
+    assert_eq!(process.wait(), 73);
+    assert!(process.log().contains("it is a symbolic link of uid 65534"), "{}", process.log());
+}

@@ -147,7 +147,7 @@ fn a_hung_module_blocks_neither_status_nor_shutdown() {
         answer.map(|status| status.key_id).map_or_else(Ok, Err)
     });
     assert!(matches!(error.code(), Code::Unavailable | Code::DeadlineExceeded), "{error}");
-    let code = wait_says(&plugin, "the PKCS#11 module has not answered for");
+    let code = wait_says(&plugin, "a call into the PKCS#11 module does not return");
     assert_eq!(code, Code::Unavailable);
     // A call fails before the apiserver's own timeout of 3 s, with the reason.
     let error = plugin.client().decrypt(&wrapped).unwrap_err();
@@ -161,6 +161,28 @@ fn a_hung_module_blocks_neither_status_nor_shutdown() {
     let begin = Instant::now();
     assert_eq!(plugin.process.terminate(), 0);
     assert!(begin.elapsed() < Duration::from_secs(12), "it ended after {:?}", begin.elapsed());
+}
+
+/// With every thread lost that is replaced, calls fail at once and keep nothing waiting.
+#[test]
+fn with_all_threads_lost_calls_fail_at_once() {
+    let Some((_stage, token, plugin)) = running("all lost") else { return };
+    let wrapped = plugin.client().encrypt(SEED).unwrap();
+    let lock = Lock::on(&token);
+    let mut quick = 0;
+    within(Duration::from_secs(60), "ten answers in a row without a wait", || {
+        let begin = Instant::now();
+        // The first one may not need the token's files.
+        let answer = plugin.client().decrypt(&wrapped);
+        assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
+        let at_once = begin.elapsed() < Duration::from_millis(300);
+        let lost = plugin.process.log().matches("going on with a new thread").count() == 2;
+        quick = if answer.is_err() && at_once && lost { quick + 1 } else { 0 };
+        if quick == 10 { Ok(()) } else { Err(format!("{quick}; {answer:?}")) }
+    });
+    drop(lock);
+    wait_healthy(&plugin);
+    assert_eq!(plugin.client().decrypt(&wrapped).unwrap(), SEED);
 }
 
 /// A write lock on every object of a token; gone when dropped, as `fcntl` locks are with their file.

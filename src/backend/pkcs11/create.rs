@@ -6,7 +6,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,9 +18,9 @@ use cryptoki::slot::{Slot, TokenInfo};
 use cryptoki::types::AuthPin;
 use zeroize::Zeroizing;
 
-use super::class::describe;
+use super::class::{Class, classify, describe};
 use super::keys::{self, Attributes};
-use super::module::{Module, find_token, matching_tokens, unavailable};
+use super::module::{Module, find_token, matching_tokens, pause_for, unavailable};
 use super::tools::{Failure, Tools};
 use super::{PinSource, Settings};
 use crate::backend::{BackendError, ErrorKind};
@@ -28,7 +28,7 @@ use crate::random::Random;
 use crate::secret::Secret;
 
 /// `CKA_ID` of a first key, unless another is asked for.
-const FIRST_KEY_ID: &[u8] = &[1];
+const FIRST_CKA_ID: &[u8] = &[1];
 
 /// Characters of a generated PIN; without those that are read as another.
 const PIN_ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
@@ -50,7 +50,7 @@ pub struct Options {
     /// Where the security officer's PIN is, or is put if a token has to be made.
     pub so_pin_file: PathBuf,
     /// `CKA_ID` of the key to have; without one, any key with the label will do.
-    pub key_id: Option<Vec<u8>>,
+    pub cka_id: Option<Vec<u8>>,
 }
 
 /// What was there and what was made.
@@ -128,7 +128,7 @@ impl Creation<'_> {
                 Err(error) => return Err(error),
             }
             self.module.finalise();
-            std::thread::park_timeout(self.random.jitter(std::time::Duration::from_millis(50)));
+            pause_for(self.random.jitter(std::time::Duration::from_millis(50)));
         }
         self.module.initialise()?;
         Ok(None)
@@ -161,6 +161,18 @@ impl Creation<'_> {
             return Err(fail(ErrorKind::Misconfigured, why)
                 .advise("initialise the token with the vendor's tools"));
         };
+        let so_pin_file = &self.options.so_pin_file;
+        if self.pin_file.exists() && !so_pin_file.exists() {
+            let why = format!(
+                "there is a PIN in {}, and none of a security officer in {}: this node had a token",
+                self.pin_file.display(),
+                so_pin_file.display()
+            );
+            return Err(fail(ErrorKind::Misconfigured, &why).advise(
+                "is its directory mounted, and does SOFTHSM2_CONF name it? For a new token with a PIN \
+                 of your own, put a security officer's beside it",
+            ));
+        }
         let before: Vec<_> = matching_tokens(context, selector)?
             .into_iter()
             .map(|(_, info)| info.serial_number().to_owned())
@@ -212,18 +224,19 @@ impl Creation<'_> {
             .map_err(|error| unavailable("open a session for writing".to_owned(), &error))?;
         match session.login(user, Some(pin)) {
             Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(session),
-            Err(error) => {
+            Err(error) if classify(&error) == Class::Pin => {
                 let attempted = "log in to the token";
                 Err(BackendError::new(ErrorKind::Credentials, attempted, describe(&error))
                     .advise("is the PIN in the file that of this token?"))
             }
+            Err(error) => Err(unavailable("log in to the token".to_owned(), &error)),
         }
     }
 
     /// Makes the key unless it is there; says whether it was made.
     fn create_key(&self, session: &Session) -> Result<bool, BackendError> {
         let selector = &self.settings.key;
-        let asked = self.options.key_id.as_ref().or(selector.id.as_ref());
+        let asked = self.options.cka_id.as_ref().or(selector.id.as_ref());
         let (whole, stumps) = self.find_keys(session)?;
         let there = |ids: &Ids| match asked {
             Some(asked) => ids.iter().any(|id| keys::same_id(id, asked)),
@@ -237,11 +250,11 @@ impl Creation<'_> {
                 let attempted = format!("create a key with CKA_ID {}", crate::key_id::hex(asked));
                 let reason = "there is one without a value, left by a creation that was cut off";
                 return Err(BackendError::new(ErrorKind::Misconfigured, attempted, reason)
-                    .advise("delete it with the token's tools, or ask for another --key-id"));
+                    .advise("delete it with the token's tools, or ask for another --cka-id"));
             }
             Some(asked) => asked.clone(),
             // Beside what a creation left that was cut off: it is left alone.
-            None => keys::next_id(&stumps).unwrap_or_else(|| FIRST_KEY_ID.to_vec()),
+            None => keys::next_id(&stumps).unwrap_or_else(|| FIRST_CKA_ID.to_vec()),
         };
         let label = selector.label.as_deref().unwrap_or("kek");
         session
@@ -254,7 +267,7 @@ impl Creation<'_> {
     fn find_keys(&self, session: &Session) -> Result<(Ids, Ids), BackendError> {
         let selector = &self.settings.key;
         let tools = Tools::new(self.module.calls(), session, self.random);
-        let id = self.options.key_id.as_deref().or(selector.id.as_deref());
+        let id = self.options.cka_id.as_deref().or(selector.id.as_deref());
         let sort = || -> Result<_, Failure> {
             let (mut whole, mut stumps) = (Vec::new(), Vec::new());
             for handle in keys::find(&tools, selector.label.as_deref(), id)? {
@@ -319,10 +332,20 @@ fn template(label: &str, id: &[u8]) -> Vec<Attribute> {
 /// Held for the whole creation; gone with the process.
 fn lock_directory(pin_file: &Path) -> Result<File, BackendError> {
     let directory = pin_file.parent().unwrap_or(Path::new("/"));
-    File::open(directory).and_then(|file| file.lock().map(|()| file)).map_err(|error| {
+    let fail = |reason: String| {
         let attempted = format!("lock the directory {}", directory.display());
-        BackendError::new(ErrorKind::Misconfigured, attempted, error.to_string())
-    })
+        BackendError::new(ErrorKind::Misconfigured, attempted, reason)
+    };
+    let file = File::open(directory).map_err(|error| fail(error.to_string()))?;
+    let owner = file.metadata().map_err(|error| fail(error.to_string()))?.uid();
+    // Root could go on, and would leave files that the plugin may not read.
+    if owner != nix::unistd::geteuid().as_raw() {
+        return Err(fail(format!("it belongs to uid {owner}")).advise(
+            "run kleidi init as that user, which has to be the one that kleidi serves as",
+        ));
+    }
+    file.lock().map_err(|error| fail(error.to_string()))?;
+    Ok(file)
 }
 
 /// A new file with mode 0600: whole or not there at all, even after a power cut.

@@ -138,6 +138,13 @@ impl Keyring {
             return Err(Failure::NoKeys(none_at_all(selector)));
         }
         let current = choose(&keys, &unused, selector);
+        // Without it nothing wraps: the module may be able to use it when it is initialised anew.
+        if current.is_err()
+            && !reinitialised
+            && let Some((_, error)) = broken.pop()
+        {
+            return Err(Failure::Code(error));
+        }
         let refused = match &current {
             Ok((current, _)) => refused(&keys, &unused, selector, *current),
             Err(_) => Vec::new(),
@@ -331,7 +338,7 @@ fn choose(
             Err(fail(
                 ErrorKind::Misconfigured,
                 format!("none on the token may wrap ({why})"),
-                "create one with: kleidi init --key-id",
+                "create one with: kleidi init --cka-id",
             ))
         }
         [(first, a, id), (_, b, _), ..] if order(&a.id) > order(&b.id) => Ok((first, id.clone())),

@@ -184,7 +184,7 @@ impl Module {
     ) -> Result<bool, BackendError> {
         let pause = self.state.read().too_soon_after_success();
         if let Some(pause) = pause.filter(|_| patient) {
-            std::thread::park_timeout(pause);
+            pause_for(pause);
         }
         let Some(mut state) = self.state.try_write_for(EXCLUSIVE_TIMEOUT) else {
             return Err(BackendError::new(
@@ -211,7 +211,7 @@ impl Module {
         for _ in 1..tries {
             match &outcome {
                 Err(error) if error.kind == ErrorKind::Unavailable => {
-                    std::thread::park_timeout(self.random.jitter(FIRST_TRY_PAUSE));
+                    pause_for(self.random.jitter(FIRST_TRY_PAUSE));
                     outcome = self.open_once(&mut state, selector, pin);
                 }
                 _ => break,
@@ -287,6 +287,14 @@ impl Module {
             }
             Err(error) => Err(unavailable(attempted.to_owned(), &error)),
         }
+    }
+}
+
+/// Pauses this thread, for no shorter: a stale token of `unpark` is not the end.
+pub(super) fn pause_for(pause: Duration) {
+    let begin = Instant::now();
+    while let Some(rest) = pause.checked_sub(begin.elapsed()).filter(|rest| !rest.is_zero()) {
+        std::thread::park_timeout(rest);
     }
 }
 

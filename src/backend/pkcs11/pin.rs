@@ -13,6 +13,9 @@ use crate::secret::Secret;
 /// Longest PIN file in bytes; no token takes a PIN as long.
 const PIN_BYTES_MAX: u64 = 1024;
 
+/// Longest configuration of the Go kleidi's in bytes.
+const LEGACY_BYTES_MAX: u64 = 256 * 1024;
+
 /// Where the PIN comes from.
 #[derive(Clone, PartialEq, Eq)]
 pub enum PinSource {
@@ -52,7 +55,8 @@ impl PinSource {
                 struct Legacy {
                     pin: String,
                 }
-                let content = read_bounded(path).map_err(|r| fail(ErrorKind::Credentials, r))?;
+                let content = read_bounded(path, LEGACY_BYTES_MAX)
+                    .map_err(|r| fail(ErrorKind::Credentials, r))?;
                 let legacy: Legacy = serde_json::from_slice(&content).map_err(|_| {
                     fail(ErrorKind::Misconfigured, "it is not JSON with a \"pin\"".to_owned())
                 })?;
@@ -77,17 +81,17 @@ fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
         let mode = metadata.mode() & 0o7777;
         return Err(format!("others can read it (mode {mode:04o}); chmod 0600 it"));
     }
-    read_bounded(path)
+    read_bounded(path, PIN_BYTES_MAX)
 }
 
-fn read_bounded(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
+fn read_bounded(path: &Path, max: u64) -> Result<Zeroizing<Vec<u8>>, String> {
     let mut content = Zeroizing::new(Vec::with_capacity(256));
     let file = File::open(path).map_err(|error| error.to_string())?;
-    file.take(PIN_BYTES_MAX + 1).read_to_end(&mut content).map_err(|error| error.to_string())?;
-    if u64::try_from(content.len()).is_ok_and(|bytes| bytes <= PIN_BYTES_MAX) {
+    file.take(max + 1).read_to_end(&mut content).map_err(|error| error.to_string())?;
+    if u64::try_from(content.len()).is_ok_and(|bytes| bytes <= max) {
         Ok(content)
     } else {
-        Err(format!("it is longer than {PIN_BYTES_MAX} bytes"))
+        Err(format!("it is longer than {max} bytes"))
     }
 }
 

@@ -76,6 +76,9 @@ impl Uri {
                     None if source.starts_with('/') => &source,
                     None => return error("pin-source has to be file:/absolute/path"),
                 };
+                if !path.starts_with('/') {
+                    return error("pin-source has to be file:/absolute/path");
+                }
                 set(name, &mut self.pin_source, PathBuf::from(path))
             }
             // It would be in the configuration, in process lists and in logs.

@@ -96,7 +96,7 @@ fn keep_running(stage: Stage, token: &SoftHsm, plugin: Plugin, etcd: Etcd, apise
   {etcdctl} --endpoints {etcd_url} get /registry/secrets/default/{SECRET} | head -c 60
   {kleidi} status --socket {socket}
   SOFTHSM2_CONF={conf} {kleidi} check --live -c {config}
-  SOFTHSM2_CONF={conf} {kleidi} init --key-id 02 -c {config}      # a second key: rotation
+  SOFTHSM2_CONF={conf} {kleidi} init --cka-id 02 -c {config}      # a second key: rotation
 
 Logs: {logs}*.log
 To end it: kill {pids} && rm -r {directory}",
