@@ -21,7 +21,8 @@
 //!                                                          observes the backend, once per period
 //! ```
 //!
-//! Read [`server`], [`service`], [`provider`], [`backend`] in that order; each is one page.
+//! Read [`server`], [`service`], [`provider`], [`backend`] in that order; each is one page. How the one
+//! backend that exists goes on to the HSM is told at the top of [`backend::pkcs11`].
 //!
 //! # Invariants
 //!
@@ -30,12 +31,13 @@
 //! 2. **A key_id says which key wrapped.** It is derived from the key's material, comes from what the
 //!    backend did and not from memory, and is authenticated with the annotations: the apiserver
 //!    protects neither.
-//! 3. **An error rather than a doubtful answer.** The apiserver keeps a wrong seed for a day. A key
-//!    is checked before its first use, every period and again when something fails.
-//! 4. **No condition of the outside world ends the process**, and none needs a restart to heal,
-//!    with one exception: a PKCS#11 call that never returns (see [`backend::pkcs11`]).
-//! 5. **Every wait has a deadline** that ends before the caller's, and a hung backend blocks neither
-//!    Status nor shutdown.
+//! 3. **An error rather than a doubtful answer.** The apiserver keeps a wrong seed for a day and a
+//!    wrapped one for years. A key is checked before its first use, the current one every period, and
+//!    what it wraps is read back before it is given out.
+//! 4. **No condition of the outside world ends the process** once it serves, and none needs a restart
+//!    to heal, with one exception: a PKCS#11 call that never returns (see [`backend::pkcs11`]).
+//! 5. **Every wait has a deadline** that is no later than the caller's, and a hung backend blocks
+//!    neither Status nor shutdown.
 //! 6. **No state on the node**: what survives a restart is what the KMS holds.
 //! 7. **No wall clock decides anything.** Time is tokio's, which tests and simulations pause;
 //!    randomness is handed in.
@@ -59,8 +61,8 @@
 //!
 //! # Why the backend looks as it does
 //!
-//! [`backend::Backend`] has three calls that every KMS must answer, and one that it may. It was
-//! thought through for four:
+//! [`backend::Backend`] has three calls that every KMS must answer, observe, wrap and unwrap, and one
+//! that it may. It was thought through for four:
 //!
 //! * **PKCS#11**: sessions belong to OS threads and calls block, so requests are owned values that
 //!   can be sent to a thread, and every call has a deadline after which nobody waits for it.

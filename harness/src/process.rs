@@ -31,7 +31,7 @@ impl Process {
     #[must_use]
     pub fn spawn(stage: &Stage, name: &str, command: &mut Command) -> Self {
         let log = stage.path(&format!("{name}.log"));
-        let spawn = || -> io::Result<Child> {
+        let mut spawn = || -> io::Result<Child> {
             let out = File::options().create(true).append(true).open(&log)?;
             command
                 .stdin(Stdio::null())
@@ -41,7 +41,6 @@ impl Process {
                 .process_group(0)
                 .spawn()
         };
-        let mut spawn = spawn;
         match spawn() {
             Ok(child) => {
                 guard::watch(child.id());

@@ -140,7 +140,7 @@ fn clear_dead_socket(path: &Path) -> Result<(), SocketError> {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             return Err(foreign("is a socket that we may not connect to".to_owned()));
         }
-        Ok(_) | Err(_) => return Err(SocketError::InUse(path.to_owned())),
+        Ok(()) | Err(_) => return Err(SocketError::InUse(path.to_owned())),
     }
     let owner = metadata.uid();
     if owner != geteuid().as_raw() && !geteuid().is_root() {

@@ -1,6 +1,5 @@
 //! A token, a plugin, an etcd and a kube-apiserver together.
 
-use std::path::Path;
 use std::time::Duration;
 
 use kleidi_harness::{ApiServer, Etcd, Plugin, SoftHsm, Stage, Stored, within};
@@ -119,18 +118,4 @@ pub fn value_of(name: &str) -> String {
 /// Its key in etcd.
 pub fn secret_key(name: &str) -> String {
     format!("/registry/secrets/default/{name}")
-}
-
-/// A line of the plugin's log with that text, once there is one.
-#[allow(dead_code)]
-pub fn wait_log(plugin: &Plugin, text: &str) -> String {
-    within(HEALTH_PATIENCE, text, || {
-        let log = plugin.process.log();
-        log.lines().find(|line| line.contains(text)).map(ToOwned::to_owned).ok_or(log.clone())
-    })
-}
-
-#[allow(dead_code)]
-fn is_dir(path: &Path) -> bool {
-    path.is_dir()
 }

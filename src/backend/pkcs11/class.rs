@@ -1,6 +1,7 @@
 //! What a PKCS#11 error code means for us: the one table from (function, code) to what to do.
 //!
-//! Measured on SoftHSM 2.6.1 and 2.7.0, kryoptic 1.5 and NSS softokn 3.87; for hardware from PKCS#11 3.1. Codes are vague, so every class is tried once per call at the most.
+//! Measured on SoftHSM 2.6.1 and 2.7.0, kryoptic 1.5 and NSS softokn 3.87; for hardware from PKCS#11
+//! 3.1. Codes are vague, so every class is tried once per call at the most.
 
 use cryptoki::context::Function;
 use cryptoki::error::{Error, RvError};

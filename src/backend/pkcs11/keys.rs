@@ -117,8 +117,9 @@ impl Keyring {
             let sound = keys.iter().find(|key| key.id.is_some());
             sound.is_some_and(|key| key.try_canary(tools).is_ok())
         };
-        if !broken.is_empty() && !(excused && works(&keys)) {
-            return Err(Failure::Code(broken.swap_remove(0).1));
+        let usable = broken.is_empty() || excused && works(&keys);
+        if !usable && let Some((_, error)) = broken.pop() {
+            return Err(Failure::Code(error));
         }
         unused.extend(broken.iter().map(|(handle, error)| {
             let why = format!("the module cannot use it: {}", describe(error));

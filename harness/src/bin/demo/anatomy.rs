@@ -57,7 +57,10 @@ impl Table<'_> {
 
     fn row(&mut self, length: usize, what: &str) {
         let bytes = &self.raw[self.at..self.at + length];
-        let mut hex: String = bytes.iter().take(SHOWN).map(|byte| format!("{byte:02x} ")).collect();
+        let mut hex = String::new();
+        for byte in bytes.iter().take(SHOWN) {
+            let _ = write!(hex, "{byte:02x} ");
+        }
         if length > SHOWN {
             hex.push('…');
         }

@@ -22,7 +22,9 @@ fn main() {
     let token = SoftHsm::empty(&stage, "softhsm").expect("SoftHSM");
     let config = Plugin::new(&stage, "plugin", &token).log_level(None);
     let init = config.run(&["init"]);
-    print!("{}", indent(&String::from_utf8_lossy(&init.stdout)));
+    for line in String::from_utf8_lossy(&init.stdout).lines() {
+        println!("  {line}");
+    }
     assert!(init.status.success(), "kleidi init: {}", String::from_utf8_lossy(&init.stderr));
 
     step("The plugin: kleidi serve");
@@ -69,10 +71,6 @@ fn main() {
 
 fn step(title: &str) {
     println!("\n\u{1b}[1m{title}\u{1b}[0m");
-}
-
-fn indent(text: &str) -> String {
-    text.lines().map(|line| format!("  {line}\n")).collect()
 }
 
 fn printable(bytes: &[u8]) -> String {
