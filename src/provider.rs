@@ -227,7 +227,10 @@ impl Provider {
         outcome.map_err(|error| {
             if matches!(
                 error.kind,
-                ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::KeyDamaged
+                ErrorKind::Unavailable
+                    | ErrorKind::Timeout
+                    | ErrorKind::KeyDamaged
+                    | ErrorKind::KeyNotFound
             ) {
                 self.monitor.nudge();
             }

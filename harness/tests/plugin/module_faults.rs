@@ -273,8 +273,8 @@ fn what_is_wrapped_is_read_back_before_it_is_given_out() {
     }
     assert!(answered >= 2, "what can be healed is");
     settle(&shim);
-    wait_healthy(&plugin);
-    let wrapped = client.encrypt(SEED).unwrap();
+    let wrapped =
+        eventually("it to wrap again", || client.encrypt(SEED).map_err(|error| error.to_string()));
     // And what is unwrapped has the length that it has to have.
     shim.order("C_Decrypt short");
     let error = client.decrypt(&wrapped).unwrap_err();

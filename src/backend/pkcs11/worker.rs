@@ -106,7 +106,12 @@ impl Worker {
                 return Err(Failure::KeyUnknown(no_such_key(&request.key)));
             };
             let plaintext = request.plaintext.expose();
-            let payload = key.apply(|handle| call.tools.seal(handle, &request.aad, plaintext))?;
+            let (payload, wrapped_by) = key.apply(|handle| {
+                let payload = call.tools.seal(handle, &request.aad, plaintext)?;
+                // The one answer that is kept for years: nothing is given out that was not read back.
+                let key = key.vouch_for(&call.tools, handle, &request.aad, &payload, plaintext)?;
+                Ok::<_, Failure>((payload, key))
+            })?;
             if payload.len() != IV_BYTES + plaintext.len() + TAG_BYTES {
                 return Err(Failure::Final(BackendError::new(
                     ErrorKind::Misconfigured,
@@ -114,8 +119,6 @@ impl Worker {
                     "AES-GCM does not give the ciphertext and a tag of 16 bytes",
                 )));
             }
-            // The one answer that is kept for years: nothing is given out that was not read back.
-            let wrapped_by = key.vouch_for(&call.tools, &request.aad, &payload, plaintext)?;
             Ok(Wrapped { key: wrapped_by, payload })
         })
     }

@@ -108,7 +108,7 @@ impl LoadedKey {
 
     /// Whether the key on the token, and the way to it, still work: does it open what it once sealed?
     pub(in crate::backend::pkcs11) fn try_canary(&self, tools: &Tools<'_>) -> Result<(), Failure> {
-        self.expect_canary(tools, &self.canary)
+        self.expect_canary(tools, self.handle, &self.canary)
     }
 
     /// The same, and whether it still seals.
@@ -118,14 +118,15 @@ impl LoadedKey {
     ) -> Result<(), Failure> {
         self.try_canary(tools)?;
         let sealed = tools.seal(self.handle, CANARY_AAD, CANARY)?;
-        self.expect_canary(tools, &sealed)
+        self.expect_canary(tools, self.handle, &sealed)
     }
 
-    /// Reads `sealed` back with the key on the token, which proves that it can be read, and tries the
+    /// Reads `sealed` back with the handle that sealed it, which proves that it can be read, and the
     /// canary, which proves that this is the key that has that id: gives the id.
     pub(in crate::backend::pkcs11) fn vouch_for(
         &self,
         tools: &Tools<'_>,
+        handle: ObjectHandle,
         aad: &[u8],
         sealed: &[u8],
         plaintext: &[u8],
@@ -134,7 +135,7 @@ impl LoadedKey {
             let attempted = format!("use the key with {}", self.attributes.name());
             Failure::KeyLost(BackendError::new(ErrorKind::KeyDamaged, attempted, reason))
         };
-        match tools.open(self.handle, aad, sealed) {
+        match tools.open(handle, aad, sealed) {
             Ok(opened) if *opened == plaintext => {}
             Ok(_) => return Err(damaged("it decrypts to something else than was encrypted")),
             Err(error) if classify(&error) == Class::DataOrDevice => {
@@ -142,12 +143,17 @@ impl LoadedKey {
             }
             Err(error) => return Err(Failure::Code(error)),
         }
-        self.try_canary(tools)?;
+        self.expect_canary(tools, handle, &self.canary)?;
         self.id.clone().ok_or_else(|| damaged("it may not encrypt"))
     }
 
-    fn expect_canary(&self, tools: &Tools<'_>, sealed: &[u8]) -> Result<(), Failure> {
-        if *tools.open(self.handle, CANARY_AAD, sealed)? == CANARY {
+    fn expect_canary(
+        &self,
+        tools: &Tools<'_>,
+        handle: ObjectHandle,
+        sealed: &[u8],
+    ) -> Result<(), Failure> {
+        if *tools.open(handle, CANARY_AAD, sealed)? == CANARY {
             return Ok(());
         }
         let attempted = format!("use the key with {}", self.attributes.name());
