@@ -189,6 +189,22 @@ unsafe fn falsify(order: &Order, rv: CK_RV, out: *mut CK_BYTE, length: *mut CK_U
     }
 }
 
+/// Encrypts or decrypts, both of which return bytes that can be falsified.
+unsafe fn crypt(
+    function: &str,
+    real: CK_C_Encrypt,
+    (session, data, data_length): (CK_SESSION_HANDLE, *mut CK_BYTE, CK_ULONG),
+    (out, length): (*mut CK_BYTE, *mut CK_ULONG),
+) -> CK_RV {
+    let Some(real) = real else { return CKR_GENERAL_ERROR };
+    // SAFETY: the caller's arguments are passed on as they are.
+    let real = || unsafe { real(session, data, data_length, out, length) };
+    let (rv, order) = call(function, session, real);
+    // SAFETY: as `falsify` demands.
+    unsafe { falsify(&order, rv, out, length) };
+    rv
+}
+
 unsafe extern "C" fn C_Encrypt(
     session: CK_SESSION_HANDLE,
     data: *mut CK_BYTE,
@@ -196,13 +212,9 @@ unsafe extern "C" fn C_Encrypt(
     out: *mut CK_BYTE,
     length: *mut CK_ULONG,
 ) -> CK_RV {
-    let Some(real) = shim().and_then(|shim| shim.real.C_Encrypt) else { return CKR_GENERAL_ERROR };
+    let real = shim().and_then(|shim| shim.real.C_Encrypt);
     // SAFETY: the caller's arguments are passed on as they are.
-    let real = || unsafe { real(session, data, data_length, out, length) };
-    let (rv, order) = call("C_Encrypt", session, real);
-    // SAFETY: as `falsify` demands.
-    unsafe { falsify(&order, rv, out, length) };
-    rv
+    unsafe { crypt("C_Encrypt", real, (session, data, data_length), (out, length)) }
 }
 
 unsafe extern "C" fn C_Decrypt(
@@ -212,13 +224,9 @@ unsafe extern "C" fn C_Decrypt(
     out: *mut CK_BYTE,
     length: *mut CK_ULONG,
 ) -> CK_RV {
-    let Some(real) = shim().and_then(|shim| shim.real.C_Decrypt) else { return CKR_GENERAL_ERROR };
+    let real = shim().and_then(|shim| shim.real.C_Decrypt);
     // SAFETY: the caller's arguments are passed on as they are.
-    let real = || unsafe { real(session, data, data_length, out, length) };
-    let (rv, order) = call("C_Decrypt", session, real);
-    // SAFETY: as `falsify` demands.
-    unsafe { falsify(&order, rv, out, length) };
-    rv
+    unsafe { crypt("C_Decrypt", real, (session, data, data_length), (out, length)) }
 }
 
 fn load() -> Option<Shim> {
