@@ -97,7 +97,7 @@ fn keep_running(stage: Stage, token: &SoftHsm, plugin: Plugin, etcd: Etcd, apise
   SOFTHSM2_CONF={conf} {kleidi} init --cka-id 02 -c {config}      # a second key: rotation
 
 Logs: {logs}*.log
-To end it: kill {pids} && rm -r {directory}",
+To end it: kill -KILL {pids} && rm -r {directory}",
         ca = api.certificate().display(),
         bearer = api.bearer_token(),
         url = api.url(),
