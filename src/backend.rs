@@ -16,6 +16,7 @@ use crate::key_id::KeyId;
 use crate::secret::Secret;
 
 pub mod pkcs11;
+pub mod transit;
 
 /// What a call of a [`Backend`] will answer.
 pub type Reply<'a, T> = Pin<Box<dyn Future<Output = Result<T, BackendError>> + Send + 'a>>;
@@ -59,6 +60,9 @@ pub struct Scheme(pub u8);
 impl Scheme {
     /// 12 bytes of IV, the ciphertext, 16 bytes of tag: AES-256-GCM with a key that stays the same.
     pub const AES_256_GCM: Self = Self(1);
+
+    /// `vault:v<version>:<base64>`, as transit writes it.
+    pub const TRANSIT: Self = Self(2);
 }
 
 /// The keys of a KMS that belong to this plugin.

@@ -1,0 +1,392 @@
+//! What an answer of Vault or OpenBao means for us: the one table from (status, text) to what to do.
+//!
+//! Measured on OpenBao 2.7.2 and HashiCorp Vault 1.21.0. Statuses are vague and texts differ, so a row
+//! looks at both; the first that fits decides. Encrypt, decrypt and hmac change nothing, so that trying
+//! again is always safe.
+
+use Act::{Elsewhere, Later, Login, Refuse};
+use ErrorKind::{BadCiphertext, Credentials, KeyNotFound, Misconfigured, Overloaded, Unavailable};
+
+use crate::backend::ErrorKind;
+
+/// Characters of an answer that is no JSON, for instance of a proxy, that are repeated in an error.
+const QUOTED_MAX: usize = 120;
+
+/// What can help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    /// Another endpoint, at once.
+    Elsewhere,
+    /// The same a moment later, on whatever endpoint.
+    Later,
+    /// A new login, once.
+    Login,
+    /// Nothing that we can do.
+    Refuse,
+}
+
+/// What an answer that is no success means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Meaning {
+    /// What can help.
+    pub act: Act,
+    /// What it is if that does not help.
+    pub kind: ErrorKind,
+    /// The status and the server's words.
+    pub reason: String,
+    /// What the operator can do; empty if nothing.
+    pub advice: &'static str,
+}
+
+/// A row: statuses, a part of the text (empty: any), and what follows.
+struct Row {
+    statuses: std::ops::RangeInclusive<u16>,
+    text: &'static str,
+    act: Act,
+    kind: ErrorKind,
+    advice: &'static str,
+}
+
+const fn row(
+    statuses: std::ops::RangeInclusive<u16>,
+    text: &'static str,
+    act: Act,
+    kind: ErrorKind,
+    advice: &'static str,
+) -> Row {
+    Row { statuses, text, act, kind, advice }
+}
+
+const KEY_ABSENT: &str = "create the key (type aes256-gcm96), or restore it where Secrets are \
+                          encrypted already; is the mount the right one?";
+const DAMAGED: &str =
+    "the object in etcd is damaged or was tampered with: restore it from a backup";
+const FORBIDDEN: &str = "a new login did not help: the token's policy lacks update on this path, or \
+                         the key or the mount is not there (which looks the same)";
+const TOO_OLD: &str = "lower min_decryption_version of the key until all objects of that version have \
+                       been rewritten; what was trimmed is gone";
+
+static TABLE: [Row; 37] = [
+    // A standby that knows no leader; a redirect is never followed, it would carry token and seed away.
+    row(300..=399, "", Elsewhere, Unavailable, "the cluster has no leader"),
+    // A standby has not heard of the latest version yet.
+    row(400..=400, "version is too new", Later, KeyNotFound, ""),
+    row(400..=400, "higher than the latest key version", Later, KeyNotFound, ""),
+    row(400..=400, "disallowed by policy", Refuse, Misconfigured, TOO_OLD),
+    row(400..=400, "less than the minimum encryption key version", Refuse, KeyNotFound, ""),
+    row(400..=400, "no such key version", Refuse, KeyNotFound, ""),
+    row(400..=400, "encryption key not found", Refuse, Misconfigured, KEY_ABSENT),
+    row(
+        400..=400,
+        "soft-deleted",
+        Refuse,
+        Misconfigured,
+        "restore the key: transit/keys/…/soft-delete-restore",
+    ),
+    row(400..=400, "message authentication failed", Refuse, BadCiphertext, DAMAGED),
+    row(400..=400, "invalid ciphertext", Refuse, BadCiphertext, DAMAGED),
+    row(400..=400, "could not decode base64", Refuse, BadCiphertext, DAMAGED),
+    row(400..=400, "missing ciphertext", Refuse, BadCiphertext, DAMAGED),
+    row(
+        400..=400,
+        "associated_data",
+        Refuse,
+        Misconfigured,
+        "the key's type takes no associated data: use aes256-gcm96",
+    ),
+    row(400..=400, "high complexity", Refuse, Overloaded, ""),
+    row(
+        400..=400,
+        "HTTP request to an HTTPS server",
+        Refuse,
+        Misconfigured,
+        "the address has to begin with https://",
+    ),
+    row(
+        400..=400,
+        "invalid role or secret ID",
+        Refuse,
+        Credentials,
+        "role_id or secret_id is wrong, expired or used up: issue a new secret_id; the file is read again at each login",
+    ),
+    row(
+        400..=400,
+        "CIDR restrictions",
+        Refuse,
+        Credentials,
+        "this node's address is not in the role's bound CIDRs",
+    ),
+    row(
+        400..=400,
+        "client certificate",
+        Refuse,
+        Credentials,
+        "no role of the cert method fits this certificate",
+    ),
+    row(
+        400..=400,
+        "error validating token",
+        Refuse,
+        Credentials,
+        "the JWT is expired, or not for this role",
+    ),
+    row(400..=400, "role ", Refuse, Credentials, "is the role's name right?"),
+    row(
+        400..=400,
+        "wrapping token",
+        Refuse,
+        Credentials,
+        "the wrapped secret_id was opened before, perhaps by somebody else: issue a new one",
+    ),
+    row(400..=499, "namespace not found", Refuse, Misconfigured, "is the namespace right?"),
+    row(403..=403, "", Login, Credentials, FORBIDDEN),
+    row(
+        404..=404,
+        "no handler for route",
+        Refuse,
+        Misconfigured,
+        "the mount is not there: enable transit, or correct its path",
+    ),
+    row(404..=404, "", Refuse, Misconfigured, KEY_ABSENT),
+    row(412..=412, "", Later, Unavailable, ""),
+    row(413..=413, "", Refuse, Overloaded, ""),
+    row(429..=429, "quota", Later, Overloaded, "raise the rate limit quota"),
+    row(429..=429, "", Elsewhere, Unavailable, ""),
+    row(
+        500..=500,
+        "active cluster node not found",
+        Elsewhere,
+        Unavailable,
+        "the cluster has no leader",
+    ),
+    // On every call while health says that all is well: an audit device that cannot write.
+    row(
+        500..=500,
+        "internal error",
+        Elsewhere,
+        Unavailable,
+        "look at the server's log; often an audit device cannot write (is its disk full?)",
+    ),
+    row(500..=500, "", Elsewhere, Unavailable, "look at the server's log"),
+    row(501..=501, "", Elsewhere, Unavailable, "initialise the server"),
+    row(503..=503, "sealed", Elsewhere, Unavailable, "unseal it"),
+    row(503..=503, "locked", Later, Unavailable, "unlock the namespace"),
+    row(502..=599, "", Elsewhere, Unavailable, ""),
+    row(0..=999, "", Refuse, Misconfigured, "is this the address of a Vault or an OpenBao?"),
+];
+
+/// What an answer means; `None` if it is a success.
+#[must_use]
+pub fn meaning(status: u16, body: &[u8]) -> Option<Meaning> {
+    if (200..300).contains(&status) {
+        return None;
+    }
+    let said = said(body);
+    let row = TABLE.iter().find(|row| row.statuses.contains(&status) && said.contains(row.text))?;
+    let reason = if said.is_empty() { format!("{status}") } else { format!("{status} {said}") };
+    Some(Meaning { act: row.act, kind: row.kind, reason, advice: row.advice })
+}
+
+/// What an item of a batch means: the same words without a status of their own.
+#[must_use]
+pub fn meaning_of_item(error: &str) -> Meaning {
+    let row = TABLE.iter().find(|row| *row.statuses.start() == 400 && error.contains(row.text));
+    let (act, kind, advice) =
+        row.map_or((Refuse, Misconfigured, ""), |row| (row.act, row.kind, row.advice));
+    Meaning { act, kind, reason: printable(error), advice }
+}
+
+/// The server's words: `errors`, or the beginning of what is no such answer.
+fn said(body: &[u8]) -> String {
+    #[derive(serde::Deserialize)]
+    struct Errors {
+        errors: Vec<String>,
+    }
+    match serde_json::from_slice::<Errors>(body) {
+        Ok(Errors { errors }) => printable(&errors.join("; ")),
+        // An object without errors may hold seeds.
+        Err(_) if body.trim_ascii_start().starts_with(b"{") => String::new(),
+        Err(_) => printable(&String::from_utf8_lossy(body)),
+    }
+}
+
+/// In one line, and not too long: it goes to the log.
+fn printable(text: &str) -> String {
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let plain = words.chars().map(|c| if c.is_control() { '?' } else { c });
+    let mut short: String = plain.take(QUOTED_MAX).collect();
+    if words.chars().count() > QUOTED_MAX {
+        short.push('…');
+    }
+    short
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn errors(text: &str) -> Vec<u8> {
+        serde_json::json!({ "errors": [text] }).to_string().into_bytes()
+    }
+
+    /// Answers as they were recorded.
+    #[test]
+    #[allow(clippy::too_many_lines, reason = "one line per row of the table")]
+    fn every_row() {
+        let mut met = std::collections::BTreeSet::new();
+        for (status, body, act, kind) in [
+            (307, Vec::new(), Elsewhere, Unavailable),
+            (400, errors("invalid ciphertext: version is too new"), Later, KeyNotFound),
+            (
+                400,
+                errors("requested version for encryption is higher than the latest key version"),
+                Later,
+                KeyNotFound,
+            ),
+            (
+                400,
+                errors("ciphertext or signature version is disallowed by policy (too old)"),
+                Refuse,
+                Misconfigured,
+            ),
+            (
+                400,
+                errors(
+                    "requested version for encryption is less than the minimum encryption key version",
+                ),
+                Refuse,
+                KeyNotFound,
+            ),
+            (400, errors("no such key version"), Refuse, KeyNotFound),
+            (400, errors("encryption key not found"), Refuse, Misconfigured),
+            (400, errors("refusing to use soft-deleted key"), Refuse, Misconfigured),
+            (400, errors("cipher: message authentication failed"), Refuse, BadCiphertext),
+            (400, errors("invalid ciphertext: no prefix"), Refuse, BadCiphertext),
+            (400, errors("invalid ciphertext: could not decode base64"), Refuse, BadCiphertext),
+            (400, errors("could not decode base64"), Refuse, BadCiphertext),
+            (400, errors("missing ciphertext to decrypt"), Refuse, BadCiphertext),
+            (400, errors("associated_data is not supported for key type"), Refuse, Misconfigured),
+            (
+                400,
+                errors(
+                    "refused JSON input due to high complexity: exceeded maximum number of strings",
+                ),
+                Refuse,
+                Overloaded,
+            ),
+            (
+                400,
+                b"Client sent an HTTP request to an HTTPS server.\n".to_vec(),
+                Refuse,
+                Misconfigured,
+            ),
+            (400, errors("invalid role or secret ID"), Refuse, Credentials),
+            (
+                400,
+                errors(
+                    "source address \"10.0.0.1\" unauthorized through CIDR restrictions on the secret ID",
+                ),
+                Refuse,
+                Credentials,
+            ),
+            (
+                400,
+                errors("invalid certificate or no client certificate supplied"),
+                Refuse,
+                Credentials,
+            ),
+            (
+                400,
+                errors(
+                    "error validating token: invalid expiration time (exp) claim: token is expired",
+                ),
+                Refuse,
+                Credentials,
+            ),
+            (400, errors("role \"kms\" could not be found"), Refuse, Credentials),
+            (400, errors("wrapping token is not valid or does not exist"), Refuse, Credentials),
+            (404, errors("namespace not found"), Refuse, Misconfigured),
+            (403, errors("permission denied"), Login, Credentials),
+            (403, errors("1 error occurred:\n\t* permission denied\n\n"), Login, Credentials),
+            (
+                403,
+                errors("2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n"),
+                Login,
+                Credentials,
+            ),
+            (
+                404,
+                errors("no handler for route \"transit/encrypt/kms\". route entry not found."),
+                Refuse,
+                Misconfigured,
+            ),
+            (404, b"{\"errors\":[]}".to_vec(), Refuse, Misconfigured),
+            (412, errors("required index state not present"), Later, Unavailable),
+            (413, errors("http: request body too large"), Refuse, Overloaded),
+            (
+                429,
+                errors("request path \"transit/encrypt/kms\": rate limit quota exceeded"),
+                Later,
+                Overloaded,
+            ),
+            (429, b"{\"errors\":[]}".to_vec(), Elsewhere, Unavailable),
+            (
+                500,
+                errors("local node not active but active cluster node not found"),
+                Elsewhere,
+                Unavailable,
+            ),
+            (500, errors("internal error"), Elsewhere, Unavailable),
+            (500, errors("something else"), Elsewhere, Unavailable),
+            (501, Vec::new(), Elsewhere, Unavailable),
+            (503, errors("Vault is sealed"), Elsewhere, Unavailable),
+            (
+                503,
+                errors("API access to this namespace has been locked by an administrator"),
+                Later,
+                Unavailable,
+            ),
+            (502, b"<html>Bad Gateway</html>".to_vec(), Elsewhere, Unavailable),
+            (418, b"<html>teapot</html>".to_vec(), Refuse, Misconfigured),
+        ] {
+            let found = meaning(status, &body).unwrap();
+            assert_eq!((found.act, found.kind), (act, kind), "{found:?}");
+            let said = said(&body);
+            let row = TABLE
+                .iter()
+                .position(|row| row.statuses.contains(&status) && said.contains(row.text));
+            met.insert(row.unwrap());
+        }
+        assert_eq!(met.len(), TABLE.len(), "every row was met: {met:?}");
+        assert_eq!(meaning(200, b""), None);
+        assert_eq!(meaning(204, b"x"), None);
+    }
+
+    #[test]
+    fn an_item_of_a_batch_means_what_a_lone_answer_means() {
+        assert_eq!(meaning_of_item("cipher: message authentication failed").kind, BadCiphertext);
+        assert_eq!(meaning_of_item("invalid ciphertext: version is too new").act, Later);
+        assert_eq!(meaning_of_item("who knows").act, Refuse);
+    }
+
+    #[test]
+    fn what_is_no_json_is_quoted_in_part_and_in_one_line() {
+        let page = format!("<html>\n\u{1b}[31m{}</html>", "x".repeat(500));
+        let reason = meaning(502, page.as_bytes()).unwrap().reason;
+        assert!(reason.len() < 200 && !reason.contains(['\n', '\u{1b}']), "{reason}");
+    }
+
+    #[test]
+    fn what_may_hold_seeds_is_not_quoted() {
+        let body = br#" {"data":{"batch_results":[{"plaintext":"c2VlZA=="},{"error":"bad"}]}}"#;
+        assert_eq!(meaning(400, body).unwrap().reason, "400");
+    }
+
+    proptest! {
+        #[test]
+        fn any_answer_has_a_meaning(status in 0..1000u16, body in proptest::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert_eq!(meaning(status, &body).is_none(), (200..300).contains(&status));
+        }
+    }
+}
