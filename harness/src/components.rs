@@ -23,6 +23,12 @@ pub const KUBE_APISERVERS: [&str; 3] = ["1.29.6", "1.31.0", "1.37.2"];
 /// Version of etcd that tests run with.
 pub const ETCD: &str = "3.7.0";
 
+/// Version of OpenBao that tests run with.
+pub const OPENBAO: &str = "2.7.2";
+
+/// Version of HashiCorp Vault that tests run with.
+pub const VAULT: &str = "1.21.0";
+
 /// A kube-apiserver of that version.
 #[must_use]
 pub fn kube_apiserver(version: &str) -> Option<PathBuf> {
@@ -40,6 +46,18 @@ pub fn etcd() -> Option<PathBuf> {
         .map(|assets| PathBuf::from(assets).join("etcd"))
         .filter(|binary| binary.is_file());
     found("etcd", asset.or_else(|| cached("etcd", ETCD, "etcd")).or_else(|| in_path("etcd")))
+}
+
+/// An OpenBao.
+#[must_use]
+pub fn openbao() -> Option<PathBuf> {
+    found("OpenBao", cached("openbao", OPENBAO, "bao").or_else(|| in_path("bao")))
+}
+
+/// A HashiCorp Vault.
+#[must_use]
+pub fn vault() -> Option<PathBuf> {
+    found("Vault", cached("vault", VAULT, "vault").or_else(|| in_path("vault")))
 }
 
 /// The SoftHSM module.

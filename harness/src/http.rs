@@ -1,9 +1,12 @@
-//! The HTTP client for etcd and kube-apiserver.
+//! The HTTP client for etcd, kube-apiserver, OpenBao and Vault.
 
 use std::time::Duration;
 
 use serde_json::Value;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A server and how to speak to it.
 #[derive(Debug, Clone)]
@@ -24,7 +27,8 @@ impl Http {
     pub(crate) fn new(port: u16, trusted: Option<&[u8]>, token: Option<String>) -> Self {
         let mut config = ureq::Agent::config_builder()
             .http_status_as_error(false)
-            .timeout_global(Some(Duration::from_secs(30)));
+            // A server that names another one in its place has to be seen doing so.
+            .max_redirects(0);
         let scheme = match trusted {
             None => "http",
             Some(certificate) => {
@@ -37,9 +41,30 @@ impl Http {
         Self { agent: config.build().into(), base: format!("{scheme}://127.0.0.1:{port}"), token }
     }
 
+    /// The same server, spoken to with another token.
+    pub(crate) fn with_token(&self, token: &str) -> Self {
+        Self { token: Some(token.to_owned()), ..self.clone() }
+    }
+
+    /// The address that requests go to.
+    pub(crate) fn base(&self) -> &str {
+        &self.base
+    }
+
     /// Sends a request; an error is a connection that failed.
     pub(crate) fn send(
         &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Answer, String> {
+        self.send_within(PATIENCE, method, path, body)
+    }
+
+    /// The same; no answer in that time is an error, too.
+    pub(crate) fn send_within(
+        &self,
+        patience: Duration,
         method: &str,
         path: &str,
         body: Option<&Value>,
@@ -49,13 +74,16 @@ impl Http {
         if let Some(token) = &self.token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
-        let sent = match body {
-            Some(body) => {
-                let request = request.header("content-type", "application/json");
-                let request = request.body(body.to_string()).map_err(|e| e.to_string())?;
-                self.agent.run(request)
-            }
-            None => self.agent.run(request.body(()).map_err(|error| error.to_string())?),
+        let text = |error: ureq::http::Error| error.to_string();
+        let sent = if let Some(body) = body {
+            let request = request.header("content-type", "application/json");
+            let request = request.body(body.to_string()).map_err(text)?;
+            let request = self.agent.configure_request(request);
+            self.agent.run(request.timeout_global(Some(patience)).build())
+        } else {
+            let request = request.body(()).map_err(text)?;
+            let request = self.agent.configure_request(request);
+            self.agent.run(request.timeout_global(Some(patience)).build())
         };
         let mut answer = sent.map_err(|error| error.to_string())?;
         let body = answer

@@ -30,7 +30,9 @@
 )]
 
 mod apiserver;
+mod bao_cluster;
 pub mod built;
+mod certificates;
 pub mod components;
 mod etcd;
 mod guard;
@@ -42,8 +44,11 @@ mod shim;
 mod softhsm;
 mod stage;
 mod stored;
+mod vault;
 
 pub use apiserver::{ApiError, ApiServer, ApiServerConfig};
+pub use bao_cluster::BaoCluster;
+pub use certificates::{Authority, CertificateFiles};
 pub use etcd::Etcd;
 pub use plugin::{Client, Plugin, PluginConfig, wait_healthy};
 pub use poll::{eventually, within};
@@ -52,3 +57,4 @@ pub use shim::{Call, Shim};
 pub use softhsm::{SoftHsm, random_key};
 pub use stage::Stage;
 pub use stored::Stored;
+pub use vault::{AppRole, Product, VaultServer};
