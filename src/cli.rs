@@ -2,6 +2,8 @@
 
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
@@ -13,9 +15,12 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-use crate::backend::{BackendError, ErrorKind};
-use crate::config::{DEFAULT_FILE, LogFormat, LogLevel};
+use crate::backend::pkcs11::Pkcs11;
+use crate::backend::transit::Transit;
+use crate::backend::{Backend, BackendError, ErrorKind};
+use crate::config::{DEFAULT_FILE, Kms, LogFormat, LogLevel};
 use crate::hardening;
+use crate::random::OsRandom;
 use crate::socket::Address;
 
 /// How the process ended.
@@ -169,7 +174,7 @@ struct StatusArgs {
     config: ConfigArgs,
     /// How long to wait for an answer.
     #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = humantime::parse_duration)]
-    timeout: std::time::Duration,
+    timeout: Duration,
 }
 
 /// How the parts are put together. Only the broken twin in `harness/mutants` changes it.
@@ -214,6 +219,30 @@ fn run(wiring: Wiring) -> Exit {
         }
         Command::Version => say(&format!("kleidi {VERSION}")),
     }
+}
+
+/// A backend that has been set up.
+struct Opened {
+    backend: Arc<dyn Backend>,
+    /// How long a call into it has not returned that cannot be ended.
+    stuck_for: Box<dyn Fn() -> Duration + Send + Sync>,
+}
+
+/// Sets up the configured backend. Does not connect to anything yet.
+fn open(kms: Kms) -> Result<Opened, BackendError> {
+    let random = Arc::new(OsRandom);
+    Ok(match kms {
+        Kms::Pkcs11(settings) => {
+            let backend = Arc::new(Pkcs11::new(settings, random)?);
+            let same = Arc::clone(&backend);
+            Opened { backend, stuck_for: Box::new(move || same.stuck_for()) }
+        }
+        Kms::Transit(settings) => {
+            let backend = Arc::new(Transit::new(settings, random));
+            // Its calls can all be ended.
+            Opened { backend, stuck_for: Box::new(|| Duration::ZERO) }
+        }
+    })
 }
 
 /// Prints a line for the caller; that nobody reads it is no failure.

@@ -13,8 +13,9 @@ mod raw;
 mod resolve;
 #[cfg(test)]
 mod tests;
+mod transit_section;
 
-use crate::backend::pkcs11::Settings;
+use crate::backend::{pkcs11, transit};
 use crate::provider::Health;
 use crate::socket::{Access, Address, DEFAULT_MODE};
 pub use error::{ConfigError, Problem};
@@ -37,7 +38,7 @@ pub struct Config {
     /// Who may connect.
     pub access: Access,
     /// Where the keys are.
-    pub pkcs11: Settings,
+    pub kms: Kms,
     /// How often the KMS is observed.
     pub health: Health,
     /// What is logged.
@@ -48,6 +49,15 @@ pub struct Config {
     pub shutdown_grace: Duration,
     /// Keep the process's memory out of swap.
     pub lock_memory: bool,
+}
+
+/// Where the keys are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kms {
+    /// On a PKCS#11 token.
+    Pkcs11(pkcs11::Settings),
+    /// In the transit engine of Vault or OpenBao.
+    Transit(transit::Settings),
 }
 
 /// What is logged.
@@ -102,13 +112,13 @@ pub struct Overrides {
 
 impl Config {
     /// The defaults, for the keys that are there.
-    fn with(pkcs11: Settings) -> Self {
+    fn with(kms: Kms) -> Self {
         let users = BTreeSet::from([0, nix::unistd::geteuid().as_raw()]);
         let (period, stale_after) = (Duration::from_secs(10), Duration::from_secs(30));
         Self {
             listen: Address::Path(DEFAULT_LISTEN.into()),
             access: Access { mode: DEFAULT_MODE, owner: None, group: None, users },
-            pkcs11,
+            kms,
             health: Health { period, stale_after },
             log_level: LogLevel::default(),
             log_format: LogFormat::default(),

@@ -6,11 +6,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{CheckArgs, Exit, complain, say};
-use crate::backend::pkcs11::Pkcs11;
 use crate::backend::{Backend, BackendError, ErrorKind, KeySet, UnwrapRequest, WrapRequest};
 use crate::config::{Config, Overrides};
 use crate::limits;
-use crate::random::OsRandom;
 use crate::secret::Secret;
 
 const AAD: &[u8] = b"kleidi check --live";
@@ -26,12 +24,12 @@ pub(super) fn run(args: &CheckArgs) -> Exit {
     if !args.live {
         return Exit::Ok;
     }
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return complain(&error, Exit::Failure),
     };
-    let outcome = Pkcs11::new(config.pkcs11, Arc::new(OsRandom))
-        .and_then(|backend| runtime.block_on(check(&backend)));
+    let outcome =
+        super::open(config.kms).and_then(|opened| runtime.block_on(check(&*opened.backend)));
     match outcome {
         Ok(()) => say("all is well"),
         Err(error) => complain(&error, Exit::from(&error)),

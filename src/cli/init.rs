@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Exit, InitArgs, complain, say};
 use crate::backend::Backend;
 use crate::backend::pkcs11::{PinSource, Pkcs11, create};
-use crate::config::{Config, Overrides};
+use crate::config::{Config, Kms, Overrides};
 use crate::limits;
 use crate::random::OsRandom;
 
@@ -17,14 +17,18 @@ pub(super) fn run(args: &InitArgs) -> Exit {
         Ok(config) => config,
         Err(error) => return complain(&error, Exit::Config),
     };
-    let beside = match &config.pkcs11.pin {
+    let Kms::Pkcs11(mut settings) = config.kms else {
+        let why =
+            "init makes PKCS#11 tokens; make a transit key with: vault write -f transit/keys/NAME";
+        return complain(&why, Exit::Config);
+    };
+    let beside = match &settings.pin {
         PinSource::File(file) | PinSource::LegacyJson(file) => file.with_file_name(SO_PIN_FILE),
     };
     let options = create::Options {
         so_pin_file: args.so_pin_file.clone().unwrap_or(beside),
         cka_id: args.cka_id.clone().map(|id| id.0),
     };
-    let mut settings = config.pkcs11;
     let report = match create::create(&settings, &options, &(Arc::new(OsRandom) as _)) {
         Ok(report) => report,
         Err(error) => return complain(&error, Exit::from(&error)),

@@ -7,9 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use super::{Exit, ServeArgs, Wiring, complain};
-use crate::backend::Backend;
-use crate::backend::pkcs11::Pkcs11;
+use super::{Exit, Opened, ServeArgs, Wiring, complain};
 use crate::config::{Config, LogLevel, Overrides};
 use crate::provider::Provider;
 use crate::random::OsRandom;
@@ -52,7 +50,7 @@ pub(super) fn run(args: &ServeArgs, wiring: Wiring, hardened: &hardening::Lackin
 
 /// Says what is about to run, and as what it was configured.
 fn announce(config: &Config) {
-    let (access, keys) = (&config.access, &config.pkcs11);
+    let access = &config.access;
     info!(
         version = super::VERSION,
         listen = %config.listen,
@@ -60,15 +58,7 @@ fn announce(config: &Config) {
         owner = ?access.owner,
         group = ?access.group,
         users = ?access.users,
-        module = %keys.module.display(),
-        token = %keys.token,
-        key = %keys.key,
-        allow_weak_keys = keys.key.allow_weak,
-        pin = %keys.pin,
-        workers = keys.workers,
-        queue = keys.queue,
-        call_timeout = ?keys.call_timeout,
-        decrypt_also = ?keys.foreign,
+        kms = ?config.kms,
         period = ?config.health.period,
         stale_after = ?config.health.stale_after,
         shutdown_grace = ?config.shutdown_grace,
@@ -86,8 +76,8 @@ async fn serve_until_told(config: Config, wiring: Wiring) -> Exit {
         }
     };
     let random = Arc::new(OsRandom);
-    let backend = match Pkcs11::new(config.pkcs11, Arc::clone(&random) as _) {
-        Ok(backend) => Arc::new(backend),
+    let Opened { backend, stuck_for } = match super::open(config.kms) {
+        Ok(opened) => opened,
         Err(error) => {
             error!(%error, "cannot use the configured KMS");
             return Exit::from(&error);
@@ -101,17 +91,12 @@ async fn serve_until_told(config: Config, wiring: Wiring) -> Exit {
         }
     };
     info!(address = %config.listen, "listening");
-    let stuck = Arc::clone(&backend);
-    let backend: Arc<dyn Backend> = backend;
     let (provider, monitor) = Provider::new(backend, random, config.health);
     tokio::spawn(monitor.run());
     tokio::spawn(notify::report(provider.states()));
-    tokio::spawn(notify::watchdog(
-        move || stuck.stuck_for(),
-        || {
-            signal_hook::low_level::exit(Exit::Unavailable as i32);
-        },
-    ));
+    tokio::spawn(notify::watchdog(stuck_for, || {
+        signal_hook::low_level::exit(Exit::Unavailable as i32);
+    }));
     tokio::spawn(report_readiness(Arc::clone(&provider)));
 
     let options = Options { any_authority: wiring.any_authority, grace: config.shutdown_grace };

@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use super::error::{ConfigError, Problem};
-use super::{Config, Overrides};
+use super::{Config, Kms, Overrides};
 use crate::backend::pkcs11::{
     ForeignFormat, KeySelector, PinSource, Plugin, Settings, TokenSelector,
 };
@@ -89,7 +89,7 @@ pub(super) fn resolve(
     let pin = PinSource::LegacyJson(path.to_owned());
     let mut pkcs11 = Settings::new(module.into(), token, key, pin);
     pkcs11.foreign.push(ForeignFormat { plugin, key_label });
-    let default = Config::with(pkcs11);
+    let default = Config::with(Kms::Pkcs11(pkcs11));
     Ok(Config {
         listen: overrides.listen.clone().unwrap_or(Address::Path(DEFAULT_LISTEN.into())),
         log_level: overrides.log_level.unwrap_or(default.log_level),

@@ -16,7 +16,8 @@ pub(super) struct File {
     pub(super) kind: Text,
     #[serde(default)]
     pub(super) socket: Socket,
-    pub(super) pkcs11: Pkcs11,
+    pub(super) pkcs11: Option<Pkcs11>,
+    pub(super) transit: Option<Transit>,
     #[serde(default)]
     pub(super) health: Health,
     #[serde(default)]
@@ -59,6 +60,32 @@ pub(super) struct Pkcs11 {
 pub(super) struct DecryptAlso {
     pub(super) plugin: Text,
     pub(super) key_label: Option<Text>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct Transit {
+    pub(super) addresses: Vec<Text>,
+    pub(super) ca_file: Option<Text>,
+    pub(super) certificate_file: Option<Text>,
+    pub(super) key_file: Option<Text>,
+    pub(super) namespace: Option<Text>,
+    pub(super) auth_namespace: Option<Text>,
+    pub(super) mount: Option<Text>,
+    pub(super) key: Text,
+    pub(super) auth: Auth,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct Auth {
+    pub(super) method: Text,
+    pub(super) mount: Option<Text>,
+    pub(super) role: Option<Text>,
+    pub(super) token_file: Option<Text>,
+    pub(super) role_id_file: Option<Text>,
+    pub(super) secret_id_file: Option<Text>,
+    pub(super) jwt_file: Option<Text>,
 }
 
 #[derive(Debug, Default, Deserialize)]

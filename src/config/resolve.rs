@@ -8,7 +8,7 @@ use nix::unistd::{Gid, Group, Uid, User};
 
 use super::error::{ConfigError, Problem};
 use super::raw::{self, Text};
-use super::{Config, LogFormat, LogLevel, Overrides};
+use super::{Config, Kms, LogFormat, LogLevel, Overrides};
 use crate::backend::pkcs11::{
     ForeignFormat, KeySelector, PinSource, Plugin, Settings, TokenSelector, Uri,
 };
@@ -23,7 +23,7 @@ const KIND: &str = "PluginConfiguration";
 const TOKEN_LABEL_BYTES_MAX: usize = 32;
 
 /// Collects what is wrong instead of stopping at the first fault.
-struct Resolver<'a> {
+pub(super) struct Resolver<'a> {
     file: &'a Path,
     problems: Vec<Problem>,
 }
@@ -37,7 +37,8 @@ pub(super) fn resolve(
     let mut r = Resolver { file: path, problems: Vec::new() };
     r.exactly("apiVersion", &file.api_version, API_VERSION);
     r.exactly("kind", &file.kind, KIND);
-    let default = Config::with(r.pkcs11(&file.pkcs11));
+    let Some(kms) = r.kms(file) else { return Err(ConfigError(r.problems)) };
+    let default = Config::with(kms);
     let (listen, access) = r.socket(&file.socket, default.listen, default.access);
     let health = r.health(&file.health, default.health);
     let level = r.choice("log.level", file.log.level.as_ref(), &LogLevel::ALL);
@@ -55,7 +56,7 @@ pub(super) fn resolve(
     Ok(Config {
         listen: overrides.listen.clone().unwrap_or(listen),
         access,
-        pkcs11: default.pkcs11,
+        kms: default.kms,
         health,
         log_level: overrides.log_level.or(level).unwrap_or_default(),
         log_format: overrides.log_format.or(format).unwrap_or_default(),
@@ -65,13 +66,29 @@ pub(super) fn resolve(
 }
 
 impl Resolver<'_> {
-    fn problem(&mut self, key: &str, at: Option<&Text>, message: impl Into<String>) {
+    pub(super) fn problem(&mut self, key: &str, at: Option<&Text>, message: impl Into<String>) {
         self.problems.push(Problem {
             file: Some(self.file.to_owned()),
             position: at.map(|text| (text.referenced.line(), text.referenced.column())),
             key: key.to_owned(),
             message: message.into(),
         });
+    }
+
+    /// The one section that says where the keys are; `None` after saying what is wrong with it.
+    fn kms(&mut self, file: &raw::File) -> Option<Kms> {
+        match (&file.pkcs11, &file.transit) {
+            (Some(pkcs11), None) => Some(Kms::Pkcs11(self.pkcs11(pkcs11))),
+            (None, Some(transit)) => self.transit(transit).map(Kms::Transit),
+            (None, None) => {
+                self.problem("", None, "one of the sections pkcs11 and transit has to be there");
+                None
+            }
+            (Some(_), Some(_)) => {
+                self.problem("", None, "of the sections pkcs11 and transit only one may be there");
+                None
+            }
+        }
     }
 
     fn exactly(&mut self, key: &str, found: &Text, wanted: &str) {
@@ -81,7 +98,7 @@ impl Resolver<'_> {
     }
 
     /// Parses a text if it is there; a problem gives `None`, too.
-    fn parsed<T>(
+    pub(super) fn parsed<T>(
         &mut self,
         key: &str,
         text: Option<&Text>,
@@ -106,7 +123,7 @@ impl Resolver<'_> {
         self.parsed(key, text, parse).unwrap_or(default)
     }
 
-    fn choice<T: Copy>(
+    pub(super) fn choice<T: Copy>(
         &mut self,
         key: &str,
         text: Option<&Text>,
@@ -156,7 +173,7 @@ impl Resolver<'_> {
         self.parsed(key, text, parse).unwrap_or(default)
     }
 
-    fn path(&mut self, key: &str, text: Option<&Text>) -> Option<PathBuf> {
+    pub(super) fn path(&mut self, key: &str, text: Option<&Text>) -> Option<PathBuf> {
         self.parsed(key, text, |text| {
             let path = PathBuf::from(text);
             if path.is_absolute() {

@@ -9,6 +9,8 @@ use super::*;
 
 const EXAMPLE: &str = include_str!("../../configuration/kleidi.example.yaml");
 
+const TRANSIT: &str = include_str!("../../configuration/vault/kleidi.yaml");
+
 const MINIMAL: &str = "\
 apiVersion: kleidi.beezy.dev/v1
 kind: PluginConfiguration
@@ -25,6 +27,10 @@ fn parse(content: &str) -> Result<Config, ConfigError> {
 
 /// The example with every key: a line that is commented out has no blank behind its '#'.
 fn whole_example() -> String {
+    uncommented(EXAMPLE)
+}
+
+fn uncommented(text: &str) -> String {
     let line = |line: &str| {
         let (indent, rest) = line.split_at(line.len() - line.trim_start().len());
         match rest.strip_prefix('#') {
@@ -32,7 +38,7 @@ fn whole_example() -> String {
             _ => format!("{line}\n"),
         }
     };
-    EXAMPLE.lines().map(line).collect()
+    text.lines().map(line).collect()
 }
 
 #[test]
@@ -40,7 +46,16 @@ fn the_example_is_right_and_holds_every_key() {
     // As it is, it says nothing but what has to be said.
     assert_eq!(parse(EXAMPLE), parse(MINIMAL));
     let config = parse(&whole_example()).unwrap();
-    assert_eq!(config.pkcs11.foreign.len(), 2);
+    let (Kms::Pkcs11(example), Kms::Pkcs11(minimal_keys)) =
+        (&config.kms, parse(MINIMAL).unwrap().kms)
+    else {
+        panic!("they are about PKCS#11");
+    };
+    assert_eq!(example.foreign.len(), 2);
+    assert_eq!(
+        (example.workers, example.queue, example.call_timeout),
+        (minimal_keys.workers, minimal_keys.queue, minimal_keys.call_timeout)
+    );
     let mut keys = 0;
     for line in include_str!("raw.rs").lines() {
         let Some(field) = line.trim().strip_prefix("pub(super) ") else { continue };
@@ -48,7 +63,8 @@ fn the_example_is_right_and_holds_every_key() {
         let mut words = name.split('_');
         let mut key = words.next().unwrap().to_owned();
         words.for_each(|word| key += &(word[..1].to_uppercase() + &word[1..]));
-        assert!(EXAMPLE.contains(&format!("{key}:")), "{key} is not in the example");
+        let there = [EXAMPLE, TRANSIT].iter().any(|text| text.contains(&format!("{key}:")));
+        assert!(there, "{key} is not in the examples");
         keys += 1;
     }
     assert!(keys > 25, "the keys were found");
@@ -57,11 +73,16 @@ fn the_example_is_right_and_holds_every_key() {
     assert_eq!((config.listen, config.health), (minimal.listen, minimal.health));
     assert_eq!(config.shutdown_grace, minimal.shutdown_grace);
     assert_eq!(config.access.mode, minimal.access.mode);
-    let (example, minimal) = (config.pkcs11, minimal.pkcs11);
-    assert_eq!(
-        (example.workers, example.queue, example.call_timeout),
-        (minimal.workers, minimal.queue, minimal.call_timeout)
-    );
+}
+
+#[test]
+fn the_transit_example_is_right() {
+    let config = parse(TRANSIT).unwrap();
+    let Kms::Transit(settings) = config.kms else { panic!("it is about transit") };
+    assert_eq!(settings.addresses.len(), 3);
+    let config = parse(&uncommented(TRANSIT)).unwrap();
+    let Kms::Transit(whole) = config.kms else { panic!("it is about transit") };
+    assert_eq!((whole.mount, whole.addresses), (settings.mount, settings.addresses));
 }
 
 #[test]

@@ -1,0 +1,298 @@
+//! The transit backend on a real OpenBao and a real Vault.
+
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
+
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kleidi::backend::transit::{Auth, Settings, Tls, Transit};
+use kleidi::backend::{
+    Backend, BackendError, ErrorKind, KeySet, UnwrapRequest, WrapRequest, Wrapped,
+};
+use kleidi::random::OsRandom;
+use kleidi::secret::Secret;
+use kleidi_harness::{Product, Stage, VaultServer};
+use nix::sys::signal::Signal;
+use serde_json::json;
+use tokio::runtime::Runtime;
+use tokio::time::Instant;
+
+const SEED: &[u8; 32] = b"0123456789abcdef0123456789abcdef";
+const AAD: &[u8] = b"bound to this";
+
+/// One test per product.
+macro_rules! on_both {
+    ($($test:ident),+ $(,)?) => {
+        mod openbao {
+            $(#[test] fn $test() { crate::$test(kleidi_harness::Product::OpenBao); })+
+        }
+        mod vault {
+            $(#[test] fn $test() { crate::$test(kleidi_harness::Product::Vault); })+
+        }
+    };
+}
+
+on_both! {
+    wraps_and_unwraps,
+    follows_a_rotation,
+    tells_a_key_made_anew,
+    logs_in_anew_when_the_token_is_gone,
+    keeps_a_short_lived_token,
+    says_what_is_wrong,
+    outlives_a_hang_and_a_restart,
+    batches_keep_errors_apart,
+}
+
+/// A server and a backend on it.
+struct World {
+    runtime: Runtime,
+    backend: Arc<Transit>,
+    server: VaultServer,
+    stage: Stage,
+}
+
+impl World {
+    fn new(test: &str, product: Product) -> Option<Self> {
+        let stage = Stage::new(&format!("{test} {product:?}"));
+        let server = VaultServer::start(&stage, "server", product)?;
+        let role = server.provision();
+        let file = |name: &str, content: &str| {
+            let path = stage.path(name);
+            fs::write(&path, format!("{content}\n")).unwrap();
+            path
+        };
+        let auth = Auth::AppRole {
+            mount: "approle".to_owned(),
+            role_id_file: file("role-id", &role.role_id),
+            secret_id_file: file("secret-id", &role.secret_id),
+        };
+        let backend = Arc::new(backend(&server, auth));
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().build().unwrap();
+        Some(Self { runtime, backend, server, stage })
+    }
+
+    fn observe(&self) -> Result<KeySet, BackendError> {
+        let deadline = Duration::from_secs(5);
+        self.runtime.block_on(async { self.backend.observe(Instant::now() + deadline).await })
+    }
+
+    fn wrap(&self, keys: &KeySet) -> Result<Wrapped, BackendError> {
+        let plaintext = Secret::from(SEED.to_vec());
+        let key = keys.current.id.clone();
+        let request = WrapRequest { key, plaintext, aad: AAD.to_vec() };
+        let deadline = Duration::from_millis(2500);
+        self.runtime.block_on(async { self.backend.wrap(request, Instant::now() + deadline).await })
+    }
+
+    fn unwrap(&self, wrapped: &Wrapped) -> Result<Vec<u8>, BackendError> {
+        self.unwrap_with(wrapped, AAD)
+    }
+
+    fn unwrap_with(&self, wrapped: &Wrapped, aad: &[u8]) -> Result<Vec<u8>, BackendError> {
+        let request = request(wrapped, aad);
+        let deadline = Duration::from_millis(2500);
+        let call = async { self.backend.unwrap(request, Instant::now() + deadline).await };
+        self.runtime.block_on(call).map(|seed| seed.expose().to_vec())
+    }
+
+    fn root(&self, method: &str, path: &str, body: &serde_json::Value) -> serde_json::Value {
+        let (status, answer) = self.server.call(method, path, body);
+        assert!((200..300).contains(&status), "{path}: {status} {answer}");
+        answer
+    }
+}
+
+fn backend(server: &VaultServer, auth: Auth) -> Transit {
+    let settings = Settings {
+        addresses: vec![server.address().to_owned()],
+        tls: Tls::default(),
+        namespace: None,
+        auth_namespace: None,
+        mount: "transit".to_owned(),
+        key: "kms".to_owned(),
+        auth,
+    };
+    Transit::new(settings, Arc::new(OsRandom))
+}
+
+fn request(wrapped: &Wrapped, aad: &[u8]) -> Arc<UnwrapRequest> {
+    let (key, payload) = (wrapped.key.clone(), wrapped.payload.clone());
+    Arc::new(UnwrapRequest { key, payload, aad: aad.to_vec() })
+}
+
+fn wraps_and_unwraps(product: Product) {
+    let Some(world) = World::new("wraps", product) else { return };
+    let keys = world.observe().unwrap();
+    assert!(keys.current.id.as_str().ends_with("-1"), "{keys:?}");
+    let wrapped = world.wrap(&keys).unwrap();
+    assert_eq!(wrapped.key, keys.current.id);
+    assert!(wrapped.payload.starts_with(b"vault:v1:"));
+    assert_eq!(world.unwrap(&wrapped).unwrap(), SEED);
+    let other = world.unwrap_with(&wrapped, b"bound to that").unwrap_err();
+    assert_eq!(other.kind, ErrorKind::BadCiphertext, "{other}");
+    let mut tampered = wrapped.clone();
+    let last = tampered.payload.len() - 5;
+    tampered.payload[last] = if tampered.payload[last] == b'A' { b'B' } else { b'A' };
+    assert_eq!(world.unwrap(&tampered).unwrap_err().kind, ErrorKind::BadCiphertext);
+    let garbage = Wrapped { payload: b"\xff\"}".to_vec(), ..wrapped.clone() };
+    assert_eq!(world.unwrap(&garbage).unwrap_err().kind, ErrorKind::BadCiphertext);
+}
+
+fn follows_a_rotation(product: Product) {
+    let Some(world) = World::new("rotation", product) else { return };
+    let before = world.observe().unwrap();
+    let old = world.wrap(&before).unwrap();
+    world.server.rotate();
+    // What was announced is what wraps, until the next observation.
+    let same = world.wrap(&before).unwrap();
+    assert_eq!(same.key, before.current.id);
+    assert!(same.payload.starts_with(b"vault:v1:"));
+    let after = world.observe().unwrap();
+    assert!(after.current.id.as_str().ends_with("-2"));
+    assert!(after.find(&before.current.id).is_some(), "{after:?}");
+    let new = world.wrap(&after).unwrap();
+    assert!(new.payload.starts_with(b"vault:v2:"));
+    for wrapped in [&old, &same, &new] {
+        assert_eq!(world.unwrap(wrapped).unwrap(), SEED);
+    }
+    // The old version is forbidden: said in words, with the setting.
+    world.root("POST", "transit/keys/kms/config", &json!({"min_decryption_version": 2}));
+    let error = world.unwrap(&old).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Misconfigured, "{error}");
+    assert!(error.to_string().contains("min_decryption_version"), "{error}");
+}
+
+fn tells_a_key_made_anew(product: Product) {
+    let Some(world) = World::new("made anew", product) else { return };
+    let before = world.observe().unwrap();
+    let wrapped = world.wrap(&before).unwrap();
+    world.root("POST", "transit/keys/kms/config", &json!({"deletion_allowed": true}));
+    world.root("DELETE", "transit/keys/kms", &json!({}));
+    let error = world.observe().unwrap_err();
+    assert!(matches!(error.kind, ErrorKind::Misconfigured), "{error}");
+    world.root("POST", "transit/keys/kms", &json!({"type": "aes256-gcm96"}));
+    let after = world.observe().unwrap();
+    assert_ne!(after.current.id, before.current.id);
+    assert_eq!(world.wrap(&before).unwrap_err().kind, ErrorKind::KeyNotFound);
+    assert_eq!(world.unwrap(&wrapped).unwrap_err().kind, ErrorKind::BadCiphertext);
+}
+
+fn logs_in_anew_when_the_token_is_gone(product: Product) {
+    let Some(world) = World::new("token gone", product) else { return };
+    let keys = world.observe().unwrap();
+    let wrapped = world.wrap(&keys).unwrap();
+    // A login is not repeated within seconds: a policy that forbids looks the same.
+    std::thread::park_timeout(Duration::from_millis(5100));
+    let (_, accessors) =
+        world.server.call("GET", "auth/token/accessors?list=true", &serde_json::Value::Null);
+    let root = world.root("GET", "auth/token/lookup-self", &serde_json::Value::Null);
+    for accessor in accessors["data"]["keys"].as_array().unwrap() {
+        if *accessor != root["data"]["accessor"] {
+            world.root("POST", "auth/token/revoke-accessor", &json!({ "accessor": accessor }));
+        }
+    }
+    assert_eq!(world.unwrap(&wrapped).unwrap(), SEED);
+    assert_eq!(world.wrap(&keys).unwrap().key, keys.current.id);
+}
+
+fn keeps_a_short_lived_token(product: Product) {
+    let Some(world) = World::new("short lived", product) else { return };
+    let change =
+        json!({"token_ttl": "2s", "token_max_ttl": "5s", "token_policies": ["kms-plugin"]});
+    world.root("POST", "auth/approle/role/kms", &change);
+    let keys = world.observe().unwrap();
+    let wrapped = world.wrap(&keys).unwrap();
+    let end = Instant::now() + Duration::from_secs(9);
+    while Instant::now() < end {
+        world.observe().unwrap();
+        assert_eq!(world.unwrap(&wrapped).unwrap(), SEED);
+        std::thread::park_timeout(Duration::from_millis(300));
+    }
+}
+
+fn says_what_is_wrong(product: Product) {
+    let Some(world) = World::new("wrong", product) else { return };
+    let keys = world.observe().unwrap();
+    let wrapped = world.wrap(&keys).unwrap();
+    let token = |name: &str, content: &str| {
+        let file = world.stage.path(name);
+        fs::write(&file, content).unwrap();
+        Auth::Token { file }
+    };
+    let look = |auth: Auth| {
+        let backend = backend(&world.server, auth);
+        let deadline = Duration::from_secs(5);
+        world.runtime.block_on(async { backend.observe(Instant::now() + deadline).await })
+    };
+    let bogus = look(token("bogus", "s.bogus-canary-77ab")).unwrap_err();
+    assert_eq!(bogus.kind, ErrorKind::Credentials, "{bogus}");
+    assert!(!bogus.to_string().contains("canary"), "{bogus}");
+    let missing = look(Auth::Token { file: world.stage.path("nowhere") }).unwrap_err();
+    assert_eq!(missing.kind, ErrorKind::Credentials, "{missing}");
+    assert!(missing.to_string().contains("cannot read the token from"), "{missing}");
+    look(token("root", world.server.root_token())).expect("a token in a file will do");
+
+    world.root(
+        "POST",
+        "sys/policies/acl/kms-plugin",
+        &json!({"policy": "path \"nothing\" { capabilities = [\"deny\"] }"}),
+    );
+    let forbidden = world.unwrap(&wrapped).unwrap_err();
+    assert_eq!(forbidden.kind, ErrorKind::Credentials, "{forbidden}");
+    assert!(forbidden.to_string().contains("policy lacks"), "{forbidden}");
+
+    world.server.seal();
+    let begin = Instant::now();
+    let sealed = world.unwrap(&wrapped).unwrap_err();
+    assert_eq!(sealed.kind, ErrorKind::Unavailable, "{sealed}");
+    assert!(sealed.to_string().contains("sealed"), "{sealed}");
+    assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
+}
+
+fn outlives_a_hang_and_a_restart(product: Product) {
+    let Some(world) = World::new("hang", product) else { return };
+    let keys = world.observe().unwrap();
+    let wrapped = world.wrap(&keys).unwrap();
+    world.server.process.signal(Signal::SIGSTOP);
+    let begin = Instant::now();
+    let error = world.unwrap(&wrapped).unwrap_err();
+    assert!(error.kind.retryable(), "{error}");
+    assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
+    world.server.process.signal(Signal::SIGCONT);
+    kleidi_harness::eventually("it to unwrap again", || {
+        world.unwrap(&wrapped).map_err(|error| error.to_string())
+    });
+}
+
+fn batches_keep_errors_apart(product: Product) {
+    let Some(world) = World::new("batches", product) else { return };
+    let keys = world.observe().unwrap();
+    let wrapped = world.wrap(&keys).unwrap();
+    let outcomes = world.runtime.block_on(async {
+        let mut calls = tokio::task::JoinSet::new();
+        for number in 0..500 {
+            let backend = Arc::clone(&world.backend);
+            let aad: &[u8] = if number % 3 == 0 { b"another" } else { AAD };
+            let request = request(&wrapped, aad);
+            calls.spawn(async move {
+                let deadline = Instant::now() + Duration::from_millis(2500);
+                (number, backend.unwrap(request, deadline).await)
+            });
+        }
+        calls.join_all().await
+    });
+    assert_eq!(outcomes.len(), 500);
+    for (number, outcome) in outcomes {
+        match outcome {
+            Ok(seed) => assert!(number % 3 != 0 && seed.expose() == SEED, "{number}"),
+            Err(error) => {
+                assert!(
+                    number % 3 == 0 && error.kind == ErrorKind::BadCiphertext,
+                    "{number}: {error}"
+                );
+            }
+        }
+    }
+}
