@@ -21,8 +21,8 @@
 //!                                                          observes the backend, once per period
 //! ```
 //!
-//! Read [`server`], [`service`], [`provider`], [`backend`] in that order; each is one page. How the one
-//! backend that exists goes on to the HSM is told at the top of [`backend::pkcs11`].
+//! Read [`server`], [`service`], [`provider`], [`backend`] in that order; each is one page. How the
+//! backends go on is told at the top of [`backend::pkcs11`] and [`backend::transit`].
 //!
 //! # Invariants
 //!

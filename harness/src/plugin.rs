@@ -15,7 +15,7 @@ use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
 
 use crate::process::Process;
-use crate::{Shim, SoftHsm, Stage, built, within};
+use crate::{AppRole, Shim, SoftHsm, Stage, VaultServer, built, within};
 
 /// A plugin that is yet to be started: its configuration file is written, and can be changed.
 #[derive(Debug, Clone)]
@@ -156,11 +156,54 @@ impl Plugin {
     #[must_use]
     #[allow(clippy::new_ret_no_self, reason = "a plugin exists only when it has been started")]
     pub fn new(stage: &Stage, name: &str, token: &SoftHsm) -> PluginConfig {
+        let keys = format!(
+            "pkcs11:\n  module: {}\n  tokenLabel: {}\n  keyLabel: kek\n  pinFile: {}\n",
+            token.module().display(),
+            token.token_label(),
+            token.pin_file().display(),
+        );
+        let environment = [("SOFTHSM2_CONF".to_owned(), token.configuration())].into();
+        Self::configure(stage, name, environment, &keys)
+    }
+
+    /// The configuration of a plugin for the transit key `kms` of a server that is provisioned.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be written.
+    #[must_use]
+    pub fn on_transit(
+        stage: &Stage,
+        name: &str,
+        server: &VaultServer,
+        role: &AppRole,
+    ) -> PluginConfig {
+        let file = |what: &str, content: &str| {
+            let path = stage.path(&format!("{name}-{what}"));
+            fs::write(&path, content).expect("a credential can be written");
+            path.display().to_string()
+        };
+        let keys = format!(
+            "transit:\n  addresses: ['{}']\n  key: kms\n  auth:\n    method: appRole\n    \
+             roleIdFile: {}\n    secretIdFile: {}\n",
+            server.address(),
+            file("role-id", &role.role_id),
+            file("secret-id", &role.secret_id),
+        );
+        Self::configure(stage, name, BTreeMap::new(), &keys)
+    }
+
+    fn configure(
+        stage: &Stage,
+        name: &str,
+        environment: BTreeMap<String, PathBuf>,
+        keys: &str,
+    ) -> PluginConfig {
         let config = PluginConfig {
             name: name.to_owned(),
             binary: built::plugin(),
             directory: stage.make_dir(&format!("{name}.d")),
-            environment: [("SOFTHSM2_CONF".to_owned(), token.configuration())].into(),
+            environment,
             // Everything that could be logged is looked through for secrets.
             log_level: Some("debug".to_owned()),
             stage: stage.clone(),
@@ -169,12 +212,8 @@ impl Plugin {
             "apiVersion: kleidi.beezy.dev/v1\n\
              kind: PluginConfiguration\n\
              socket:\n  listen: {}\n\
-             health:\n  period: 1s\n\
-             pkcs11:\n  module: {}\n  tokenLabel: {}\n  keyLabel: kek\n  pinFile: {}\n",
+             health:\n  period: 1s\n{keys}",
             config.socket().display(),
-            token.module().display(),
-            token.token_label(),
-            token.pin_file().display(),
         );
         fs::write(config.file(), text).expect("the configuration can be written");
         config

@@ -5,6 +5,7 @@
 
 mod cluster;
 mod scenarios;
+mod transit;
 
 /// One test per scenario and version.
 macro_rules! for_each_version {
