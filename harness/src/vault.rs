@@ -17,13 +17,7 @@ use crate::{Authority, Stage, components, eventually};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a plugin needs to be allowed, and no more.
-const POLICY: &str = r#"
-path "transit/encrypt/kms" { capabilities = ["update"] }
-path "transit/decrypt/kms" { capabilities = ["update"] }
-path "transit/hmac/kms" { capabilities = ["update"] }
-path "transit/keys/kms" { capabilities = ["read"] }
-path "auth/token/renew-self" { capabilities = ["update"] }
-"#;
+const POLICY: &str = include_str!("../../configuration/vault/policy.hcl");
 
 /// Which server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -34,7 +34,7 @@ use super::{
     Backend, BackendError, ErrorKind, Key, KeySet, Reply, Scheme, UnwrapRequest, WrapRequest,
     Wrapped,
 };
-use crate::key_id::Fingerprint;
+use crate::key_id::{Fingerprint, KeyId};
 use crate::random::Random;
 use crate::secret::Secret;
 use batch::Queue;
@@ -195,11 +195,7 @@ impl Inner {
     }
 
     /// The id of a version, asking the server if need be.
-    async fn id_of(
-        &self,
-        version: u64,
-        deadline: Instant,
-    ) -> Result<crate::key_id::KeyId, BackendError> {
+    async fn id_of(&self, version: u64, deadline: Instant) -> Result<KeyId, BackendError> {
         let (_, fingerprint) = self.fingerprint(Some(version), deadline).await?;
         let mut versions = self.versions.lock();
         versions.learn(version, fingerprint);

@@ -1,5 +1,6 @@
 //! One call, tried on all endpoints until it succeeds, cannot succeed, or its time is over.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -10,7 +11,6 @@ use super::endpoints::Endpoints;
 use super::http_client::{Answer, Http, Request, Tls};
 use crate::backend::{BackendError, ErrorKind};
 use crate::random::Random;
-use std::sync::Arc;
 
 /// Longest time for one attempt at one endpoint, while there are others: a node that hangs must leave
 /// time for them.
@@ -76,7 +76,7 @@ impl Cluster {
         loop {
             let mut last = None;
             let order = self.endpoints.order();
-            for (at, address) in order.iter().enumerate() {
+            for address in &order {
                 let now = Instant::now();
                 if deadline.saturating_duration_since(now) < ATTEMPT_MIN {
                     break;
@@ -98,9 +98,7 @@ impl Cluster {
                     }
                 }
                 // The first is what the operator has to hear of; the others are its shadows.
-                if at == 0 || last.is_none() {
-                    last = Some(error(attempted, address, meaning));
-                }
+                last.get_or_insert_with(|| error(attempted, address, meaning));
             }
             let now = Instant::now();
             let rest = deadline.saturating_duration_since(now);
