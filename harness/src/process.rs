@@ -1,6 +1,6 @@
 //! A child process with its logs.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
@@ -59,7 +59,7 @@ impl Process {
     /// All it has printed so far.
     #[must_use]
     pub fn log(&self) -> String {
-        std::fs::read(&self.log)
+        fs::read(&self.log)
             .map(|log| String::from_utf8_lossy(&log).into_owned())
             .unwrap_or_default()
     }
@@ -80,6 +80,26 @@ impl Process {
         if let Ok(pid) = i32::try_from(self.child.id()) {
             let _ = kill(Pid::from_raw(pid), signal);
         }
+    }
+
+    /// SIGSTOP, and waits until none of its threads runs any more: `kill` returns before that, and a
+    /// server of many threads answers meanwhile. SIGCONT lets it go on.
+    ///
+    /// # Panics
+    ///
+    /// If it does not stop, or has ended.
+    pub fn hang(&self) {
+        self.signal(Signal::SIGSTOP);
+        eventually(&format!("{} to stand still", self.name), || {
+            for thread in fs::read_dir(format!("/proc/{}/task", self.pid())).map_err(describe)? {
+                let status = thread.map_err(describe)?.path().join("status");
+                let status = fs::read_to_string(status).map_err(describe)?;
+                if !status.lines().any(|line| line.starts_with("State:\tT")) {
+                    return Err(status);
+                }
+            }
+            Ok(())
+        });
     }
 
     /// Waits for its end: the exit code, or 128 and the signal.
@@ -134,6 +154,11 @@ impl Drop for Process {
         let _ = self.child.wait();
         guard::release(self.child.id());
     }
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
+fn describe(error: io::Error) -> String {
+    error.to_string()
 }
 
 fn tail(log: &str) -> &str {

@@ -119,7 +119,7 @@ fn a_stopped_server_answers_when_it_goes_on() {
     on_both("stopped", |server| {
         let token = server.log_in(&server.provision());
         let ciphertext = encrypt(&server, &token, "hunter2");
-        server.process.signal(Signal::SIGSTOP);
+        server.process.hang();
         let body = json!({"ciphertext": ciphertext});
         let patience = Duration::from_secs(1);
         let answer = server.try_call(patience, &token, "POST", "transit/decrypt/kms", &body);
