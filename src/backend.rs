@@ -51,6 +51,27 @@ pub trait Backend: Send + Sync + 'static {
     ) -> Reply<'_, Option<Secret>> {
         Box::pin(future::ready(Ok(None)))
     }
+
+    /// Looks at everything on the way to the key, step by step, for `kleidi check --live`.
+    ///
+    /// Nothing to tell where an error of [`Backend::observe`] says it all.
+    fn examine(
+        &self,
+        _deadline: Instant,
+    ) -> Pin<Box<dyn Future<Output = Vec<Finding>> + Send + '_>> {
+        Box::pin(future::ready(Vec::new()))
+    }
+}
+
+/// What one step of [`Backend::examine`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finding {
+    /// As it should be.
+    Good(String),
+    /// The key can be used all the same.
+    Warning(String),
+    /// The way ends here.
+    Fault(BackendError),
 }
 
 /// The shape of a payload; written before it, so that a payload of another backend is recognised.

@@ -153,6 +153,9 @@ struct InitArgs {
     /// Where the security officer's PIN is, or is put [default: so-pin beside the PIN file].
     #[arg(long, value_name = "FILE")]
     so_pin_file: Option<PathBuf>,
+    /// For transit: print a script for an administrator, with the key, the least policy and the login.
+    #[arg(long, conflicts_with_all = ["cka_id", "so_pin_file"])]
+    print_policy: bool,
 }
 
 #[derive(Debug, clap::Args)]

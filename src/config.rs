@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
+mod environment;
 mod error;
 mod legacy;
 mod raw;
@@ -18,6 +19,7 @@ mod transit_section;
 use crate::backend::{pkcs11, transit};
 use crate::provider::Health;
 use crate::socket::{Access, Address, DEFAULT_MODE};
+pub use environment::{Environment, Remarks};
 pub use error::{ConfigError, Problem};
 pub use resolve::parse_cka_id;
 
@@ -49,6 +51,8 @@ pub struct Config {
     pub shutdown_grace: Duration,
     /// Keep the process's memory out of swap.
     pub lock_memory: bool,
+    /// What an operator should know of where it comes from.
+    pub remarks: Remarks,
 }
 
 /// Where the keys are.
@@ -124,6 +128,7 @@ impl Config {
             log_format: LogFormat::default(),
             shutdown_grace: Duration::from_secs(10),
             lock_memory: true,
+            remarks: Remarks::default(),
         }
     }
 
@@ -140,11 +145,16 @@ impl Config {
             ConfigError(vec![Problem { file, position: None, key: String::new(), message }])
         };
         let content = read(path).map_err(fail)?;
-        Self::parse(path, &content, overrides)
+        Self::parse(path, &content, overrides, &Environment::of_process())
     }
 
     /// Checks the content of a file; `path` is for the messages.
-    pub fn parse(path: &Path, content: &str, overrides: &Overrides) -> Result<Self, ConfigError> {
+    pub fn parse(
+        path: &Path,
+        content: &str,
+        overrides: &Overrides,
+        environment: &Environment,
+    ) -> Result<Self, ConfigError> {
         if let Some(object) = legacy::recognise(content) {
             return legacy::resolve(path, &object, overrides);
         }
@@ -154,7 +164,7 @@ impl Config {
             let file = Some(path.to_owned());
             ConfigError(vec![Problem { file, position, key: String::new(), message }])
         })?;
-        resolve::resolve(path, &file, overrides)
+        resolve::resolve(path, &file, overrides, environment)
     }
 }
 

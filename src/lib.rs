@@ -5,7 +5,7 @@
 //! `key_id` and its annotations beside every object in etcd, and asks the plugin to unwrap a seed
 //! that it does not have in memory. This crate is such a plugin: library and daemon.
 //!
-//! # One call, from the socket to the HSM
+//! # One call, from the socket to the key
 //!
 //! ```text
 //!  kube-apiserver
@@ -14,7 +14,7 @@
 //!  socket ─────────► server ──────────► service ─────────► provider ────────► backend
 //!  bind, mode,       connections,       decode, bound,     choose the key,    wrap, unwrap,
 //!  peer uid          authority filter,  deadline,          bind key_id and    observe
-//!                    drain              error → code       annotations        (pkcs11, …)
+//!                    drain              error → code       annotations        (pkcs11, transit)
 //!                                                            ▲                   ▲
 //!                                                            │ snapshot          │
 //!                                                          monitor ──────────────┘
@@ -32,7 +32,7 @@
 //!    backend did and not from memory, and is authenticated with the annotations: the apiserver
 //!    protects neither.
 //! 3. **An error rather than a doubtful answer.** The apiserver keeps a wrong seed for a day and a
-//!    wrapped one for years. A key is checked before its first use, the current one every period, and
+//!    wrapped one for years. A key is checked before its first use and again while it is current, and
 //!    what it wraps is read back before it is given out.
 //! 4. **No condition of the outside world ends the process** once it serves, and none needs a restart
 //!    to heal, with one exception: a PKCS#11 call that never returns (see [`backend::pkcs11`]).
@@ -61,8 +61,8 @@
 //!
 //! # Why the backend looks as it does
 //!
-//! [`backend::Backend`] has three calls that every KMS must answer, observe, wrap and unwrap, and one
-//! that it may. It was thought through for four:
+//! [`backend::Backend`] has three calls that every KMS must answer, observe, wrap and unwrap, and two
+//! that it may: unwrap what another plugin wrote, and say step by step what is in the way. It was thought through for four:
 //!
 //! * **PKCS#11**: sessions belong to OS threads and calls block, so requests are owned values that
 //!   can be sent to a thread, and every call has a deadline after which nobody waits for it.

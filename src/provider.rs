@@ -163,7 +163,8 @@ impl Provider {
         // Another node may have made the key a moment ago.
         self.monitor.refresh(deadline).await;
         match self.backend.unwrap(request, deadline).await {
-            Err(error) if error.kind == ErrorKind::KeyNotFound => {
+            // That there was no time for a second look does not make it less unknown.
+            Err(error) if matches!(error.kind, ErrorKind::KeyNotFound | ErrorKind::Timeout) => {
                 Err(self.unknown(stored.key_id.clone()))
             }
             outcome => self.heed(outcome),
@@ -174,7 +175,7 @@ impl Provider {
         let Stored { ciphertext, key_id, annotations } = stored;
         let request = Arc::new(ForeignRequest { key_id, ciphertext, annotations });
         match self.backend.unwrap_foreign(Arc::clone(&request), deadline).await {
-            Ok(None) => return Err(Error::KeyUnknown { key_id: request.key_id.clone() }),
+            Ok(None) => return Err(not_ours(&request)),
             Ok(Some(seed)) => return Ok(seed),
             Err(error) if error.kind == ErrorKind::KeyNotFound => {}
             Err(error) => return self.heed(Err(error)),
@@ -183,14 +184,14 @@ impl Provider {
         // That there is no key is told in the backend's words: it knows which one it looked for.
         match self.heed(self.backend.unwrap_foreign(Arc::clone(&request), deadline).await)? {
             Some(seed) => Ok(seed),
-            None => Err(Error::KeyUnknown { key_id: request.key_id.clone() }),
+            None => Err(not_ours(&request)),
         }
     }
 
     /// A key is unknown only if the KMS could be asked; otherwise the outage is the reason.
     fn unknown(&self, key_id: String) -> Error {
         match self.monitor.state().healthy(Instant::now(), self.stale_after) {
-            Ok(_) => Error::KeyUnknown { key_id },
+            Ok(_) => Error::KeyUnknown { key_id, ours: true },
             Err(outage) => outage,
         }
     }
@@ -248,4 +249,8 @@ impl Provider {
     pub fn states(&self) -> watch::Receiver<State> {
         self.monitor.subscribe()
     }
+}
+
+fn not_ours(request: &ForeignRequest) -> Error {
+    Error::KeyUnknown { key_id: request.key_id.clone(), ours: false }
 }

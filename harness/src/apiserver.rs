@@ -182,6 +182,38 @@ impl ApiServer {
         Ok(names.filter_map(|item| Some(item["metadata"]["name"].as_str()?.to_owned())).collect())
     }
 
+    /// A token of the service account `name`, made where it is missing, in the default namespace. It
+    /// may have tokens reviewed, its own, too.
+    ///
+    /// # Panics
+    ///
+    /// If the API refuses.
+    #[must_use]
+    pub fn service_account_token(&self, name: &str) -> String {
+        let made = |path: &str, object: &Value| match self.call("POST", path, Some(object)) {
+            Ok(_) | Err(ApiError { status: 409, .. }) => {}
+            Err(error) => panic!("{path}: {error:?}"),
+        };
+        let accounts = "/api/v1/namespaces/default/serviceaccounts";
+        made(accounts, &json!({"metadata": {"name": name}}));
+        let binding = json!({
+            "metadata": {"name": format!("{name}-reviews-tokens")},
+            "roleRef": {
+                "apiGroup": "rbac.authorization.k8s.io",
+                "kind": "ClusterRole",
+                "name": "system:auth-delegator",
+            },
+            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": "default"}],
+        });
+        made("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", &binding);
+        let path = format!("{accounts}/{name}/token");
+        let request = json!({"spec": {"expirationSeconds": 3600}});
+        match self.call("POST", &path, Some(&request)) {
+            Ok(answer) => answer["status"]["token"].as_str().unwrap_or_default().to_owned(),
+            Err(error) => panic!("{path}: {error:?}"),
+        }
+    }
+
     fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value, ApiError> {
         let send = self.config.http.send(method, path, body);
         let answer = send.map_err(|message| ApiError { status: 0, message })?;

@@ -82,6 +82,38 @@ impl BaoCluster {
         })
     }
 
+    /// Waits until every node serves and all name the same leader: its number.
+    ///
+    /// # Panics
+    ///
+    /// If they do not in a minute.
+    #[must_use]
+    pub fn wait_whole(&self) -> usize {
+        eventually("every node to serve and to know the same leader", || {
+            let mut leaders = Vec::new();
+            for node in &self.nodes {
+                let root = node.root_token();
+                let (_, answer) =
+                    node.try_call(PATIENCE, root, "GET", "sys/leader", &Value::Null)?;
+                let address = answer["leader_address"].as_str().unwrap_or_default().to_owned();
+                leaders.push((address, answer["is_self"] == true));
+            }
+            let leads = leaders.iter().position(|(_, is_self)| *is_self);
+            let leads = leads.ok_or_else(|| format!("{leaders:?}"))?;
+            let agreed = leaders.iter().enumerate().all(|(number, (address, is_self))| {
+                *address == self.nodes[leads].address() && *is_self == (number == leads)
+            });
+            if agreed { Ok(leads) } else { Err(format!("{leaders:?}")) }
+        })
+    }
+
+    /// All nodes, that one first.
+    #[must_use]
+    pub fn beginning_with(&self, first: usize) -> Vec<&VaultServer> {
+        let (before, after) = self.nodes.split_at(first);
+        after.iter().chain(before).collect()
+    }
+
     fn wait_votes(&self) {
         eventually("three votes", || {
             let path = "sys/storage/raft/configuration";

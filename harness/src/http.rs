@@ -13,7 +13,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Http {
     agent: ureq::Agent,
     base: String,
+    port: u16,
     token: Option<String>,
+    /// Sent with every request.
+    header: Option<(&'static str, String)>,
 }
 
 /// A status and the body.
@@ -38,12 +41,23 @@ impl Http {
                 "https"
             }
         };
-        Self { agent: config.build().into(), base: format!("{scheme}://127.0.0.1:{port}"), token }
+        let base = format!("{scheme}://127.0.0.1:{port}");
+        Self { agent: config.build().into(), base, port, token, header: None }
     }
 
     /// The same server, spoken to with another token.
     pub(crate) fn with_token(&self, token: &str) -> Self {
         Self { token: Some(token.to_owned()), ..self.clone() }
+    }
+
+    /// The same server, spoken to with one more header.
+    pub(crate) fn with_header(&self, name: &'static str, value: &str) -> Self {
+        Self { header: Some((name, value.to_owned())), ..self.clone() }
+    }
+
+    /// The port of its address.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     /// The address that requests go to.
@@ -73,6 +87,9 @@ impl Http {
             ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.base));
         if let Some(token) = &self.token {
             request = request.header("authorization", format!("Bearer {token}"));
+        }
+        if let Some((name, value)) = &self.header {
+            request = request.header(*name, value);
         }
         let text = |error: ureq::http::Error| error.to_string();
         let sent = if let Some(body) = body {

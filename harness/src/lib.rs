@@ -30,13 +30,17 @@
 )]
 
 mod apiserver;
+mod balancer;
 mod bao_cluster;
 pub mod built;
 mod certificates;
 pub mod components;
+mod counting_proxy;
 mod etcd;
 mod guard;
 mod http;
+mod jwt;
+mod load;
 mod plugin;
 mod poll;
 mod process;
@@ -47,9 +51,13 @@ mod stored;
 mod vault;
 
 pub use apiserver::{ApiError, ApiServer, ApiServerConfig};
+pub use balancer::Balancer;
 pub use bao_cluster::BaoCluster;
 pub use certificates::{Authority, CertificateFiles};
+pub use counting_proxy::CountingProxy;
 pub use etcd::Etcd;
+pub use jwt::JwtIssuer;
+pub use load::{Load, Made, Rpc, Summary};
 pub use plugin::{Client, Plugin, PluginConfig, wait_healthy};
 pub use poll::{eventually, within};
 pub use process::{Process, free_port};

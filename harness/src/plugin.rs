@@ -1,6 +1,7 @@
 //! The plugin as a process, and a client for the socket of any plugin.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -101,7 +102,14 @@ impl PluginConfig {
     #[must_use]
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
-        command.args(args).env_remove("NOTIFY_SOCKET").envs(&self.environment);
+        command.args(args).env_remove("NOTIFY_SOCKET");
+        // What VAULT_ or BAO_ variables of this machine say is about other servers.
+        for (name, _) in std::env::vars_os() {
+            if ["VAULT_", "BAO_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+                command.env_remove(name);
+            }
+        }
+        command.envs(&self.environment);
         command
     }
 
@@ -178,18 +186,37 @@ impl Plugin {
         server: &VaultServer,
         role: &AppRole,
     ) -> PluginConfig {
+        Self::on_nodes(stage, name, &[server], role)
+    }
+
+    /// The same for a cluster; the nodes are asked in this order.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be written.
+    #[must_use]
+    pub fn on_nodes(
+        stage: &Stage,
+        name: &str,
+        nodes: &[&VaultServer],
+        role: &AppRole,
+    ) -> PluginConfig {
         let file = |what: &str, content: &str| {
             let path = stage.path(&format!("{name}-{what}"));
             fs::write(&path, content).expect("a credential can be written");
             path.display().to_string()
         };
-        let keys = format!(
-            "transit:\n  addresses: ['{}']\n  key: kms\n  auth:\n    method: appRole\n    \
+        let addresses: Vec<_> = nodes.iter().map(|node| format!("'{}'", node.address())).collect();
+        let mut keys = format!(
+            "transit:\n  addresses: [{}]\n  key: kms\n  auth:\n    method: appRole\n    \
              roleIdFile: {}\n    secretIdFile: {}\n",
-            server.address(),
+            addresses.join(", "),
             file("role-id", &role.role_id),
             file("secret-id", &role.secret_id),
         );
+        if let Some(authority) = nodes.iter().find_map(|node| node.authority()) {
+            let _ = writeln!(keys, "  caFile: {}", authority.display());
+        }
         Self::configure(stage, name, BTreeMap::new(), &keys)
     }
 
@@ -289,12 +316,14 @@ impl Client {
 
     /// Asks Status.
     pub fn status(&mut self) -> Result<StatusResponse, tonic::Status> {
-        self.call(|mut client| async move { client.status(StatusRequest {}).await })
+        let request = request(StatusRequest {});
+        self.call(|mut client| async move { client.status(request).await })
     }
 
     /// Has a seed wrapped.
     pub fn encrypt(&mut self, plaintext: &[u8]) -> Result<EncryptResponse, tonic::Status> {
-        let request = EncryptRequest { plaintext: plaintext.to_vec(), uid: self.next_uid() };
+        let uid = self.next_uid();
+        let request = request(EncryptRequest { plaintext: plaintext.to_vec(), uid });
         self.call(|mut client| async move { client.encrypt(request).await })
     }
 
@@ -310,12 +339,12 @@ impl Client {
         key_id: &str,
         annotations: &BTreeMap<String, Vec<u8>>,
     ) -> Result<Vec<u8>, tonic::Status> {
-        let request = DecryptRequest {
+        let request = request(DecryptRequest {
             ciphertext: ciphertext.to_vec(),
             uid: self.next_uid(),
             key_id: key_id.to_owned(),
             annotations: annotations.clone(),
-        };
+        });
         self.call(|mut client| async move { client.decrypt(request).await })
             .map(|answer| answer.plaintext.to_vec())
     }
@@ -358,6 +387,13 @@ impl Client {
             .block_on(async { tokio::time::timeout(TIMEOUT, answer).await })
             .unwrap_or_else(|_| Err(late()))
     }
+}
+
+/// A request that states its deadline, as kube-apiserver does.
+fn request<T>(message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request.set_timeout(TIMEOUT);
+    request
 }
 
 /// Waits until a plugin's Status is ok.

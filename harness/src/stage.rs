@@ -61,6 +61,11 @@ impl Stage {
         path
     }
 
+    /// Says something to the person who runs the tests, captured or not: a figure that was measured.
+    pub fn say(&self, what: &str) {
+        eprint(&format!("{}: {what}", self.name()));
+    }
+
     /// Lets the directory stay.
     pub fn keep(self) {
         std::mem::forget(self);

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::http::Http;
 use crate::process::{Process, free_port};
 use crate::softhsm::random_key;
-use crate::{Authority, Stage, components, eventually};
+use crate::{Authority, CertificateFiles, Stage, components, eventually};
 
 /// How long an answer may take: an election of a cluster is shorter.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -36,7 +37,8 @@ pub struct VaultServer {
     binary: PathBuf,
     arguments: Vec<String>,
     http: Http,
-    authority: Option<PathBuf>,
+    /// Of a server with TLS: the authority, and the files of its certificate.
+    authority: Option<(PathBuf, CertificateFiles)>,
     root_token: String,
     /// Where there is one, and the server does not unseal itself.
     unseal_key: Option<String>,
@@ -98,10 +100,43 @@ impl VaultServer {
     /// If its files cannot be written.
     #[must_use]
     pub fn tls(stage: &Stage, name: &str, product: Product, authority: &Authority) -> Option<Self> {
+        Self::alone(stage, name, product, authority, &json!({"inmem": {}}))
+    }
+
+    /// The same, but it keeps its data on the disk: started again it has all that it had, and has to be
+    /// unsealed if it is a Vault.
+    ///
+    /// # Panics
+    ///
+    /// If its files cannot be written.
+    #[must_use]
+    pub fn lasting(
+        stage: &Stage,
+        name: &str,
+        product: Product,
+        authority: &Authority,
+    ) -> Option<Self> {
+        let storage = json!({"raft": {
+            "path": stage.make_dir(&format!("{name}-data")),
+            "node_id": name,
+            "performance_multiplier": "1",
+        }});
+        Self::alone(stage, name, product, authority, &storage)
+    }
+
+    fn alone(
+        stage: &Stage,
+        name: &str,
+        product: Product,
+        authority: &Authority,
+        storage: &Value,
+    ) -> Option<Self> {
         let port = free_port();
-        let mut configuration = json!({"storage": {"inmem": {}}, "disable_mlock": true});
+        let mut configuration = json!({"storage": storage, "disable_mlock": true});
         if product == Product::OpenBao {
             configuration["seal"] = static_seal(&stage.path(&format!("{name}.seal")));
+            // Vault allows it without being told.
+            configuration["unsafe_allow_api_audit_creation"] = true.into();
         }
         let mut server = Self::configured(stage, name, product, authority, port, configuration)?;
         server.initialise();
@@ -134,7 +169,8 @@ impl VaultServer {
         fs::write(&path, format!("{configuration:#}")).expect("a configuration can be written");
         let arguments = vec!["server".to_owned(), format!("-config={}", path.display())];
         let http = Http::new(port, Some(authority.der()), None);
-        Some(Self::spawn(stage, name, binary, arguments, http, Some(authority.file())))
+        let authority = Some((authority.file(), files));
+        Some(Self::spawn(stage, name, binary, arguments, http, authority))
     }
 
     fn spawn(
@@ -143,7 +179,7 @@ impl VaultServer {
         binary: PathBuf,
         arguments: Vec<String>,
         http: Http,
-        authority: Option<PathBuf>,
+        authority: Option<(PathBuf, CertificateFiles)>,
     ) -> Self {
         let process = run(stage, name, &binary, &arguments);
         Self {
@@ -216,10 +252,42 @@ impl VaultServer {
         self.http.base()
     }
 
+    /// Its port.
+    ///
+    /// # Panics
+    ///
+    /// Never: it has one.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        let (_, port) = self.address().rsplit_once(':').expect("a port");
+        port.parse().expect("a port")
+    }
+
     /// The certificate authority of its listener, in PEM; `None` without TLS.
     #[must_use]
     pub fn authority(&self) -> Option<&Path> {
-        self.authority.as_deref()
+        self.authority.as_ref().map(|(authority, _)| authority.as_path())
+    }
+
+    /// Has it present a certificate of another authority from now on, to new connections.
+    ///
+    /// # Panics
+    ///
+    /// If it is a server without TLS, or does not do so.
+    pub fn present(&mut self, authority: &Authority) {
+        let (_, files) = self.authority.clone().expect("a server with TLS");
+        let issued = authority.issue(&self.name);
+        for (from, to) in [(issued.certificate, &files.certificate), (issued.key, &files.key)] {
+            fs::copy(from, to).expect("its files can be written");
+        }
+        self.authority = Some((authority.file(), files));
+        let port = self.http.port();
+        self.process.signal(Signal::SIGHUP);
+        eventually("the new certificate", || {
+            // A connection that is kept would not show it.
+            self.http = Http::new(port, Some(authority.der()), Some(self.root_token.clone()));
+            self.http.send("GET", "/v1/sys/health", None).map(|_| ())
+        });
     }
 
     /// A token that may do everything.
@@ -266,6 +334,25 @@ impl VaultServer {
         Ok((answer.status, serde_json::from_str(&answer.body).unwrap_or_default()))
     }
 
+    /// Lets a command speak to this server as an administrator, by the server's own program.
+    ///
+    /// # Panics
+    ///
+    /// If the program has no directory.
+    pub fn administrator<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        let programs = self.binary.parent().expect("a directory").display();
+        let path = std::env::var("PATH").unwrap_or_default();
+        for prefix in ["BAO", "VAULT"] {
+            command
+                .env(format!("{prefix}_ADDR"), self.address())
+                .env(format!("{prefix}_TOKEN"), &self.root_token);
+            if let Some((authority, _)) = &self.authority {
+                command.env(format!("{prefix}_CACERT"), authority);
+            }
+        }
+        command.env("PATH", format!("{programs}:{path}"))
+    }
+
     /// Prepares it for a plugin: the transit key `kms`, of which no other can be made by a slip, and
     /// the AppRole `kms` that may use it.
     ///
@@ -291,6 +378,34 @@ impl VaultServer {
             role_id: text(&role_id["data"]["role_id"]),
             secret_id: text(&secret_id["data"]["secret_id"]),
         }
+    }
+
+    /// Another secret_id of the role `kms`, wrapped: the wrapping token, which is good for a minute.
+    ///
+    /// # Panics
+    ///
+    /// If the server refuses.
+    #[must_use]
+    pub fn wrapped_secret_id(&self) -> String {
+        self.wrapped("auth/approle/role/kms/secret-id", &json!({}))
+    }
+
+    /// A wrapping token for something else.
+    ///
+    /// # Panics
+    ///
+    /// If the server refuses.
+    #[must_use]
+    pub fn wrap(&self, data: &Value) -> String {
+        self.wrapped("sys/wrapping/wrap", data)
+    }
+
+    fn wrapped(&self, path: &str, body: &Value) -> String {
+        let http = self.http.with_header("x-vault-wrap-ttl", "60s");
+        let answer = http.send("POST", &format!("/v1/{path}"), Some(body)).expect("an answer");
+        let said: Value = serde_json::from_str(&answer.body).unwrap_or_default();
+        assert!(answer.status == 200, "{}: {path}: {said}", self.name);
+        text(&said["wrap_info"]["token"])
     }
 
     /// Logs in: the token.

@@ -1,57 +1,69 @@
 //! A key in the transit engine of HashiCorp Vault or OpenBao.
 //!
 //! ```text
-//!  Transit ──► login: the token ──► client: endpoints, deadline ──► http: one request
-//!     versions: what each version               answer: what a refusal means,
-//!     of the key is recognised by               one table
+//!  Status   never comes here; once per period  look ─┐
+//!  Encrypt  seed: wrap, and read back ───────────────┼─► call ─► login: the token
+//!  Decrypt  batch: a queue, and tasks that send ─────┘    └────► client: endpoints, one deadline
+//!                                                                 └► http_client: one request
+//!  versions: which is current, and what each is recognised by
+//!  answer:   what a refusal means, one table
 //! ```
+//!
+//! The way of an Encrypt: [`Transit`]'s `wrap`, `Inner::wrap_verified` and `wrap_once` (`seed.rs`),
+//! `Inner::call`, `Login::ticket`, `Cluster::call` and `attempt`, `Http::send`. A Decrypt leaves its task on
+//! the way: `batch::unwrap` queues it, and a task that was started for all sends it.
 //!
 //! Facts that shape it, measured on OpenBao 2.7.2: every node of OpenBao serves these calls, without a
 //! leader too, but a node can be some hundred milliseconds behind a rotation and then says that a version
 //! is *too new*; a token that is gone and a policy that forbids look alike; the server wraps with the
 //! latest version unless it is told which, so it is told.
 
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::Method;
 use parking_lot::Mutex;
 use serde::Deserialize;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 pub mod answer;
+mod auth;
 mod batch;
 mod client;
 mod endpoints;
+mod examine;
+mod files;
+mod foreign;
 mod http_client;
 mod json;
+mod lease;
 mod login;
+mod look;
+pub mod provisioning;
+mod refused;
+mod seed;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod versions;
+mod wrapped;
 
 use super::{
-    Backend, BackendError, ErrorKind, Key, KeySet, Reply, Scheme, UnwrapRequest, WrapRequest,
-    Wrapped,
+    Backend, BackendError, ErrorKind, Finding, ForeignRequest, KeySet, Reply, Scheme,
+    UnwrapRequest, WrapRequest, Wrapped,
 };
-use crate::key_id::{Fingerprint, KeyId};
+use crate::key_id::KeyId;
 use crate::random::Random;
 use crate::secret::Secret;
+pub use auth::Auth;
 use batch::Queue;
 use client::{Cluster, Failure};
-pub use http_client::Tls;
+pub use foreign::{ForeignFormat, Plugin};
 use http_client::{Answer, Request};
 use json::Object;
-pub use login::Auth;
-use login::{Login, parse};
-use versions::{News, Versions};
-
-/// What a version is recognised by: the server's hmac of this, which is bound to the key's material.
-const FINGERPRINT_INPUT: &[u8] = b"kleidi key fingerprint v1";
-const FINGERPRINT_DOMAIN: &str = "kleidi transit hmac-sha256 v1";
-
-/// How long a new version is held back: by then every node has heard of it.
-const LAG: Duration = Duration::from_secs(1);
+use login::Login;
+pub use tls::Tls;
+use versions::Versions;
 
 /// Where the key is and how to get at it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +82,15 @@ pub struct Settings {
     pub key: String,
     /// Who we are.
     pub auth: Auth,
+    /// What other plugins wrote and this one reads.
+    pub foreign: Vec<ForeignFormat>,
+}
+
+impl Settings {
+    /// The path of an operation with the key.
+    fn path(&self, operation: &str) -> String {
+        format!("{}/{operation}/{}", self.mount, self.key)
+    }
 }
 
 /// A key in transit.
@@ -81,6 +102,8 @@ struct Inner {
     login: Login,
     settings: Settings,
     versions: Mutex<Versions>,
+    /// When a key last wrapped and unwrapped for [`Inner::prove`], and which it was.
+    proved: Mutex<Option<(Instant, KeyId)>>,
     queue: Queue,
 }
 
@@ -91,167 +114,55 @@ impl Transit {
         let cluster = Cluster::new(&settings.addresses, settings.tls.clone(), Arc::clone(&random));
         let cluster = Arc::new(cluster);
         let (auth, namespace) = (settings.auth.clone(), settings.auth_namespace.clone());
+        let queue = Queue::new(Arc::clone(&random));
         let login = Login::new(Arc::clone(&cluster), auth, namespace, random);
-        let (versions, queue) = (Mutex::default(), Queue::default());
-        Self(Arc::new(Inner { cluster, login, settings, versions, queue }))
+        let versions = Mutex::default();
+        let proved = Mutex::default();
+        Self(Arc::new(Inner { cluster, login, settings, versions, proved, queue }))
     }
 }
 
 impl Inner {
-    async fn look(&self, deadline: Instant) -> Result<KeySet, BackendError> {
-        self.login.keep(deadline).await?;
-        let (version, fingerprint) = self.fingerprint(None, deadline).await?;
-        let news = self.versions.lock().saw_latest(version, fingerprint, Instant::now());
-        match news {
-            News::Rotated => {
-                sleep(LAG.min(deadline.saturating_duration_since(Instant::now()))).await;
-            }
-            News::AnotherKey => tracing::error!(
-                key = self.settings.key,
-                version,
-                "the key in transit is another one than before: made anew, or restored from a backup"
-            ),
-            News::Same | News::Behind => {}
+    /// What refuses a call may refuse all of them: the next observation tries everything.
+    fn heed(&self, error: &BackendError) {
+        if matches!(error.kind, ErrorKind::Credentials | ErrorKind::Misconfigured) {
+            self.forget_proof();
         }
-        let versions = self.versions.lock();
-        let named = |(version, id)| Key {
-            id,
-            name: format!("{}/keys/{} version {version}", self.settings.mount, self.settings.key),
-            facts: Arc::new([]),
-        };
-        let current = versions.current().map(named).ok_or_else(|| {
-            BackendError::new(ErrorKind::Unavailable, "find the key", "it has no version yet")
-        })?;
-        Ok(KeySet {
-            current,
-            older: versions.others().map(named).collect(),
-            without_id: Vec::new(),
-            refused: Vec::new(),
-            facts: Arc::new([("transit key", self.settings.key.clone())]),
-        })
     }
 
-    /// The fingerprint of a version, or of the latest one.
-    async fn fingerprint(
-        &self,
-        version: Option<u64>,
-        deadline: Instant,
-    ) -> Result<(u64, Fingerprint), BackendError> {
-        #[derive(Deserialize)]
-        struct Hmac<'a> {
-            hmac: &'a str,
-        }
-        const ATTEMPTED: &str = "look at the transit key";
-        let mut body = Object::with_capacity(128).bytes("input", FINGERPRINT_INPUT);
-        if let Some(version) = version {
-            body = body.number("key_version", version);
-        }
-        let answer = self.call(ATTEMPTED, "hmac", body, false, deadline).await?;
-        let answer: Data<Hmac<'_>> = parse(ATTEMPTED, &answer)?;
-        let strange = || {
-            let reason = "the answer to hmac is not vault:v<version>:<base64>";
-            BackendError::new(ErrorKind::Unavailable, ATTEMPTED, reason)
-        };
-        let (found, hmac) = prefixed(answer.data.hmac).ok_or_else(strange)?;
-        if version.is_some_and(|version| version != found) {
-            return Err(strange());
-        }
-        let hmac = json::decode(hmac).ok_or_else(strange)?;
-        Ok((found, Fingerprint::of(FINGERPRINT_DOMAIN, &hmac)))
-    }
-
-    async fn wrap_now(
-        &self,
-        request: WrapRequest,
-        deadline: Instant,
-    ) -> Result<Wrapped, BackendError> {
-        #[derive(Deserialize)]
-        struct Encrypted<'a> {
-            ciphertext: &'a str,
-        }
-        const ATTEMPTED: &str = "wrap a seed";
-        let version = self.versions.lock().find(&request.key).ok_or_else(|| {
-            let attempted = format!("find the key {}", request.key);
-            BackendError::new(
-                ErrorKind::KeyNotFound,
-                attempted,
-                "the transit key has no such version",
-            )
-        })?;
-        let plaintext = request.plaintext.expose();
-        let body = Object::with_capacity(2 * (plaintext.len() + request.aad.len()))
-            .bytes("plaintext", plaintext)
-            .bytes("associated_data", &request.aad)
-            .number("key_version", version);
-        let answer = self.call(ATTEMPTED, "encrypt", body, false, deadline).await?;
-        let answer: Data<Encrypted<'_>> = parse(ATTEMPTED, &answer)?;
-        let ciphertext = answer.data.ciphertext;
-        let Some((used, _)) = prefixed(ciphertext) else {
-            let reason = "the answer to encrypt is not vault:v<version>:<base64>";
-            return Err(BackendError::new(ErrorKind::Unavailable, ATTEMPTED, reason));
-        };
-        let key = if used == version { request.key } else { self.id_of(used, deadline).await? };
-        Ok(Wrapped { key, payload: ciphertext.as_bytes().to_vec() })
-    }
-
-    /// The id of a version, asking the server if need be.
-    async fn id_of(&self, version: u64, deadline: Instant) -> Result<KeyId, BackendError> {
-        let (_, fingerprint) = self.fingerprint(Some(version), deadline).await?;
-        let mut versions = self.versions.lock();
-        versions.learn(version, fingerprint);
-        versions.id(version).ok_or_else(|| {
-            BackendError::new(ErrorKind::Unavailable, "find the key", "its version is not known")
-        })
-    }
-
-    async fn unwrap_one(
-        &self,
-        request: &UnwrapRequest,
-        deadline: Instant,
-    ) -> Result<Secret, BackendError> {
-        #[derive(Deserialize)]
-        struct Decrypted<'a> {
-            plaintext: &'a str,
-        }
-        use batch::ATTEMPTED;
-        let damaged = || {
-            let reason = "the ciphertext is none of transit's";
-            BackendError::new(ErrorKind::BadCiphertext, ATTEMPTED, reason)
-                .advise("the object in etcd is damaged: restore it from a backup")
-        };
-        let ciphertext = std::str::from_utf8(&request.payload).map_err(|_| damaged())?;
-        prefixed(ciphertext).ok_or_else(damaged)?;
-        let body = Object::with_capacity(ciphertext.len() + 2 * request.aad.len())
-            .text("ciphertext", ciphertext)
-            .bytes("associated_data", &request.aad);
-        let answer = self.call(ATTEMPTED, "decrypt", body, false, deadline).await?;
-        let answer: Data<Decrypted<'_>> = parse(ATTEMPTED, &answer)?;
-        let plaintext = json::decode(answer.data.plaintext).ok_or_else(|| {
-            BackendError::new(ErrorKind::Unavailable, ATTEMPTED, "the answer is no base64")
-        })?;
-        Ok(Secret::from(plaintext))
-    }
-
-    /// Calls an operation of the key; logs in anew, once, if the token is refused.
+    /// Calls an operation of a key; logs in anew, once, if the token is refused.
     async fn call(
         &self,
         attempted: &'static str,
-        operation: &str,
+        path: &str,
         body: Object,
         batch: bool,
         deadline: Instant,
     ) -> Result<Answer, BackendError> {
-        let path = format!("{}/{operation}/{}", self.settings.mount, self.settings.key);
+        self.call_with(attempted, path, body, (batch, None), deadline).await
+    }
+
+    /// The same; `only` by the server at that address.
+    async fn call_with(
+        &self,
+        attempted: &'static str,
+        path: &str,
+        body: Object,
+        (batch, only): (bool, Option<&str>),
+        deadline: Instant,
+    ) -> Result<Answer, BackendError> {
         let body = body.finish();
         let mut ticket = self.login.ticket(deadline).await?;
         for last in [false, true] {
             let request = Request {
                 method: Method::POST,
-                path: &path,
+                path,
                 namespace: self.settings.namespace.as_deref(),
                 token: Some(&ticket.token),
                 body: body.clone(),
                 batch,
+                once: false,
+                only,
             };
             match self.cluster.call(attempted, &request, deadline).await {
                 Ok(answer) => return Ok(answer),
@@ -279,6 +190,16 @@ fn prefixed(text: &str) -> Option<(u64, &str)> {
     Some((version.parse().ok().filter(|_| digits)?, rest))
 }
 
+/// A ciphertext, if it looks like one of transit.
+fn checked(ciphertext: &[u8]) -> Result<&str, BackendError> {
+    let text = std::str::from_utf8(ciphertext).ok().filter(|text| prefixed(text).is_some());
+    text.ok_or_else(|| {
+        let reason = "the ciphertext is none of transit's";
+        BackendError::new(ErrorKind::BadCiphertext, batch::ATTEMPTED, reason)
+            .advise("the object in etcd is damaged: restore it from a backup")
+    })
+}
+
 impl Backend for Transit {
     fn scheme(&self) -> Scheme {
         Scheme::TRANSIT
@@ -289,10 +210,36 @@ impl Backend for Transit {
     }
 
     fn wrap(&self, request: WrapRequest, deadline: Instant) -> Reply<'_, Wrapped> {
-        Box::pin(self.0.wrap_now(request, deadline))
+        Box::pin(async move {
+            let wrapped = self.0.wrap_verified(&request, deadline).await;
+            wrapped.inspect_err(|error| self.0.heed(error))
+        })
     }
 
     fn unwrap(&self, request: Arc<UnwrapRequest>, deadline: Instant) -> Reply<'_, Secret> {
-        Box::pin(batch::unwrap(&self.0, request, deadline))
+        Box::pin(async move {
+            match batch::unwrap(&self.0, Arc::clone(&request), deadline).await {
+                Ok(seed) => Ok(seed),
+                Err(error) => {
+                    self.0.heed(&error);
+                    Err(self.0.explain(error, &request, deadline).await)
+                }
+            }
+        })
+    }
+
+    fn unwrap_foreign(
+        &self,
+        request: Arc<ForeignRequest>,
+        deadline: Instant,
+    ) -> Reply<'_, Option<Secret>> {
+        Box::pin(async move { self.0.unwrap_foreign(&request, deadline).await })
+    }
+
+    fn examine(
+        &self,
+        deadline: Instant,
+    ) -> Pin<Box<dyn Future<Output = Vec<Finding>> + Send + '_>> {
+        Box::pin(examine::examine(&self.0, deadline))
     }
 }

@@ -31,7 +31,8 @@ fn one_of<T: Copy>(text: &str, all: &[(&'static str, T)]) -> Result<T, String> {
 pub(super) fn provider(text: &str) -> Result<String, String> {
     match text {
         "softhsm" => Ok(text.to_owned()),
-        _ => Err("only softhsm is known to this version".to_owned()),
+        "hvault" => Err("write a configuration with a section transit instead".to_owned()),
+        _ => Err("only softhsm is known".to_owned()),
     }
 }
 

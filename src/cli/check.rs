@@ -6,12 +6,17 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{CheckArgs, Exit, complain, say};
-use crate::backend::{Backend, BackendError, ErrorKind, KeySet, UnwrapRequest, WrapRequest};
-use crate::config::{Config, Overrides};
+use crate::backend::transit::{Auth, Settings};
+use crate::backend::{
+    Backend, BackendError, ErrorKind, Finding, KeySet, UnwrapRequest, WrapRequest,
+};
+use crate::config::{Config, Kms, Overrides};
 use crate::limits;
 use crate::secret::Secret;
 
 const AAD: &[u8] = b"kleidi check --live";
+/// For all steps of an examination: several nodes, some of which may not answer.
+const EXAMINE_TIMEOUT: Duration = Duration::from_secs(15);
 const PLAINTEXT: &[u8] = b"0123456789abcdef0123456789abcdef";
 
 pub(super) fn run(args: &CheckArgs) -> Exit {
@@ -21,8 +26,19 @@ pub(super) fn run(args: &CheckArgs) -> Exit {
         Err(error) => return complain(&error, Exit::Config),
     };
     say(&format!("{}: the configuration is right", file.display()));
+    for taken in &config.remarks.taken {
+        say(&format!("  {taken}"));
+    }
+    for warning in &config.remarks.warnings {
+        say(&format!("warning: {warning}"));
+    }
     if !args.live {
         return Exit::Ok;
+    }
+    if let Kms::Transit(Settings { auth: Auth::WrappedAppRole { .. }, .. }) = &config.kms {
+        let why = "check --live would use up the wrapped secret_id, which opens once: start kleidi, and \
+                   ask it with kleidi status";
+        return complain(&why, Exit::Usage);
     }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -37,6 +53,13 @@ pub(super) fn run(args: &CheckArgs) -> Exit {
 }
 
 async fn check(backend: &dyn Backend) -> Result<(), BackendError> {
+    for finding in backend.examine(Instant::now() + EXAMINE_TIMEOUT).await {
+        match finding {
+            Finding::Good(what) => say(&what),
+            Finding::Warning(what) => say(&format!("warning: {what}")),
+            Finding::Fault(fault) => return Err(fault),
+        };
+    }
     let keys = backend.observe(Instant::now() + limits::OBSERVE_TIMEOUT).await?;
     show(&keys);
     try_out(backend, &keys).await

@@ -1,10 +1,11 @@
-//! `kleidi init`: creates what is missing.
+//! `kleidi init`: creates what is missing, or says how an administrator does.
 
 use std::sync::Arc;
 
 use super::{Exit, InitArgs, complain, say};
 use crate::backend::Backend;
 use crate::backend::pkcs11::{PinSource, Pkcs11, create};
+use crate::backend::transit::provisioning;
 use crate::config::{Config, Kms, Overrides};
 use crate::limits;
 use crate::random::OsRandom;
@@ -17,10 +18,22 @@ pub(super) fn run(args: &InitArgs) -> Exit {
         Ok(config) => config,
         Err(error) => return complain(&error, Exit::Config),
     };
-    let Kms::Pkcs11(mut settings) = config.kms else {
-        let why =
-            "init makes PKCS#11 tokens; make a transit key with: vault write -f transit/keys/NAME";
-        return complain(&why, Exit::Config);
+    let mut settings = match config.kms {
+        Kms::Transit(settings) if args.print_policy => {
+            return say(provisioning::script(&settings).trim_end());
+        }
+        Kms::Pkcs11(_) if args.print_policy => {
+            return complain(
+                &"--print-policy is for transit; PKCS#11 has no policies",
+                Exit::Usage,
+            );
+        }
+        Kms::Transit(_) => {
+            let why = "cannot make a transit key: kleidi has no right to; an administrator runs what \
+                       kleidi init --print-policy prints";
+            return complain(&why, Exit::Config);
+        }
+        Kms::Pkcs11(settings) => settings,
     };
     let beside = match &settings.pin {
         PinSource::File(file) | PinSource::LegacyJson(file) => file.with_file_name(SO_PIN_FILE),

@@ -40,7 +40,12 @@ pub(super) fn run(args: &ServeArgs, wiring: Wiring, hardened: &hardening::Lackin
     // threads of their own.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime {
-        Ok(runtime) => runtime.block_on(serve_until_told(config, wiring)),
+        Ok(runtime) => {
+            let exit = runtime.block_on(serve_until_told(config, wiring));
+            // Without waiting for a name that a dead resolver is still asked for.
+            runtime.shutdown_background();
+            exit
+        }
         Err(error) => {
             error!(%error, "cannot start the runtime");
             Exit::Failure
@@ -63,8 +68,12 @@ fn announce(config: &Config) {
         stale_after = ?config.health.stale_after,
         shutdown_grace = ?config.shutdown_grace,
         lock_memory = config.lock_memory,
+        from_environment = ?config.remarks.taken,
         "starting"
     );
+    for warning in &config.remarks.warnings {
+        warn!("{warning}");
+    }
 }
 
 async fn serve_until_told(config: Config, wiring: Wiring) -> Exit {

@@ -54,7 +54,8 @@ fn the_go_kleidis_flags_are_understood() {
 }
 
 /// The documents with commands and links in them.
-const DOCUMENTS: [&str; 3] = ["README.md", "configuration/README.md", "harness/README.md"];
+const DOCUMENTS: [&str; 4] =
+    ["README.md", "configuration/README.md", "configuration/vault/README.md", "harness/README.md"];
 
 fn document(name: &str) -> String {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -69,7 +70,7 @@ fn the_documents_commands_exist() {
         let blocks = text.split("```").skip(1).step_by(2).filter(|block| block.starts_with("sh\n"));
         let inline = text.split('`').filter(|code| code.starts_with("as-kleidi kleidi "));
         for line in blocks.flat_map(str::lines).chain(inline) {
-            let line = line.split(['#', '|']).next().unwrap();
+            let line = line.split(['#', '|', '>']).next().unwrap();
             let words: Vec<_> = line.split_whitespace().collect();
             // At the beginning, or behind a variable; elsewhere it is a user's name.
             let command = (0..words.len()).find(|at| {
@@ -91,22 +92,25 @@ fn the_documents_links_lead_somewhere() {
     for name in DOCUMENTS {
         let text = document(name);
         let directory = root.join(name).parent().unwrap().to_owned();
-        let anchors: Vec<String> = text
-            .lines()
-            .filter(|line| line.starts_with('#'))
-            .map(|line| {
-                let title = line.trim_start_matches('#').trim().to_lowercase();
-                let kept = title.chars().filter(|c| c.is_alphanumeric() || " -".contains(*c));
-                kept.map(|c| if c == ' ' { '-' } else { c }).collect()
-            })
-            .collect();
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            match link.strip_prefix('#') {
-                Some(anchor) => assert!(anchors.iter().any(|a| a == anchor), "{name}: {link}"),
-                None => assert!(directory.join(link).exists(), "{name}: {link}"),
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let file = if file.is_empty() { root.join(name) } else { directory.join(file) };
+            assert!(file.exists(), "{name}: {link}");
+            if !anchor.is_empty() {
+                let target = std::fs::read_to_string(file).unwrap();
+                assert!(anchors(&target).any(|found| found == anchor), "{name}: {link}");
             }
         }
     }
+}
+
+/// What links to a document's titles end in.
+fn anchors(document: &str) -> impl Iterator<Item = String> {
+    document.lines().filter(|line| line.starts_with('#')).map(|line| {
+        let title = line.trim_start_matches('#').trim().to_lowercase();
+        let kept = title.chars().filter(|c| c.is_alphanumeric() || " -".contains(*c));
+        kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+    })
 }
 
 /// The exit codes are in the README as in the help.

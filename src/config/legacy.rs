@@ -49,7 +49,10 @@ pub(super) fn resolve(
     };
     let transit = |key: &String| TRANSIT_KEYS.contains(&key.to_lowercase().as_str());
     if let Some(key) = object.keys().find(|key| transit(key)) {
-        problem(key, "belongs to the provider \"hvault\", which this version does not have");
+        // Not translated: its policy has no hmac, so somebody has to do something anyway.
+        let instead = "belongs to the provider \"hvault\": write a configuration with a section transit \
+                       and kleidi-go in its decryptAlso; kleidi init --print-policy prints the policy";
+        problem(key, instead);
         return Err(ConfigError(problems));
     }
     let (mut module, mut token_label, mut serial, mut pin) = (None, None, None, false);

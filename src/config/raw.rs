@@ -65,8 +65,9 @@ pub(super) struct DecryptAlso {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct Transit {
-    pub(super) addresses: Vec<Text>,
+    pub(super) addresses: Option<Vec<Text>>,
     pub(super) ca_file: Option<Text>,
+    pub(super) server_name: Option<Text>,
     pub(super) certificate_file: Option<Text>,
     pub(super) key_file: Option<Text>,
     pub(super) namespace: Option<Text>,
@@ -74,6 +75,16 @@ pub(super) struct Transit {
     pub(super) mount: Option<Text>,
     pub(super) key: Text,
     pub(super) auth: Auth,
+    #[serde(default)]
+    pub(super) decrypt_also: Vec<DecryptAlsoInTransit>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct DecryptAlsoInTransit {
+    pub(super) plugin: Text,
+    pub(super) mount: Option<Text>,
+    pub(super) key: Option<Text>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -85,6 +96,7 @@ pub(super) struct Auth {
     pub(super) token_file: Option<Text>,
     pub(super) role_id_file: Option<Text>,
     pub(super) secret_id_file: Option<Text>,
+    pub(super) wrapped_secret_id_file: Option<Text>,
     pub(super) jwt_file: Option<Text>,
 }
 

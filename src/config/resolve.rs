@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use nix::unistd::{Gid, Group, Uid, User};
 
+use super::environment::{Environment, Remarks};
 use super::error::{ConfigError, Problem};
 use super::raw::{self, Text};
 use super::{Config, Kms, LogFormat, LogLevel, Overrides};
@@ -25,7 +26,9 @@ const TOKEN_LABEL_BYTES_MAX: usize = 32;
 /// Collects what is wrong instead of stopping at the first fault.
 pub(super) struct Resolver<'a> {
     file: &'a Path,
+    pub(super) environment: &'a Environment,
     problems: Vec<Problem>,
+    pub(super) remarks: Remarks,
 }
 
 /// Resolves a file's content, with what flags and environment override.
@@ -33,8 +36,10 @@ pub(super) fn resolve(
     path: &Path,
     file: &raw::File,
     overrides: &Overrides,
+    environment: &Environment,
 ) -> Result<Config, ConfigError> {
-    let mut r = Resolver { file: path, problems: Vec::new() };
+    let (problems, remarks) = (Vec::new(), Remarks::default());
+    let mut r = Resolver { file: path, environment, problems, remarks };
     r.exactly("apiVersion", &file.api_version, API_VERSION);
     r.exactly("kind", &file.kind, KIND);
     let Some(kms) = r.kms(file) else { return Err(ConfigError(r.problems)) };
@@ -62,6 +67,7 @@ pub(super) fn resolve(
         log_format: overrides.log_format.or(format).unwrap_or_default(),
         shutdown_grace,
         lock_memory,
+        remarks: r.remarks,
     })
 }
 
@@ -71,6 +77,15 @@ impl Resolver<'_> {
             file: Some(self.file.to_owned()),
             position: at.map(|text| (text.referenced.line(), text.referenced.column())),
             key: key.to_owned(),
+            message: message.into(),
+        });
+    }
+
+    pub(super) fn problem_of_environment(&mut self, variable: &str, message: impl Into<String>) {
+        self.problems.push(Problem {
+            file: None,
+            position: None,
+            key: variable.to_owned(),
             message: message.into(),
         });
     }
@@ -174,14 +189,7 @@ impl Resolver<'_> {
     }
 
     pub(super) fn path(&mut self, key: &str, text: Option<&Text>) -> Option<PathBuf> {
-        self.parsed(key, text, |text| {
-            let path = PathBuf::from(text);
-            if path.is_absolute() {
-                Ok(path)
-            } else {
-                Err(format!("{text:?} is not an absolute path"))
-            }
-        })
+        self.parsed(key, text, absolute)
     }
 
     fn socket(
@@ -331,6 +339,11 @@ impl Resolver<'_> {
         );
         Health { period, stale_after }
     }
+}
+
+pub(super) fn absolute(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if path.is_absolute() { Ok(path) } else { Err(format!("{text:?} is not an absolute path")) }
 }
 
 /// A relative PIN file is a systemd credential.

@@ -22,7 +22,17 @@ pkcs11:
 ";
 
 fn parse(content: &str) -> Result<Config, ConfigError> {
-    Config::parse(Path::new("kleidi.yaml"), content, &Overrides::default())
+    parse_with(content, &Overrides::default())
+}
+
+fn parse_with(content: &str, overrides: &Overrides) -> Result<Config, ConfigError> {
+    Config::parse(Path::new("kleidi.yaml"), content, overrides, &Environment::default())
+}
+
+fn parse_in(content: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let environment =
+        environment.iter().fold(Environment::default(), |all, (name, value)| all.with(name, value));
+    Config::parse(Path::new("kleidi.yaml"), content, &Overrides::default(), &environment)
 }
 
 /// The example with every key: a line that is commented out has no blank behind its '#'.
@@ -77,19 +87,119 @@ fn the_example_is_right_and_holds_every_key() {
 
 #[test]
 fn the_transit_example_is_right() {
-    let config = parse(TRANSIT).unwrap();
-    let Kms::Transit(settings) = config.kms else { panic!("it is about transit") };
+    let (settings, _) = transit(parse(TRANSIT).unwrap());
     assert_eq!(settings.addresses.len(), 3);
-    let config = parse(&uncommented(TRANSIT)).unwrap();
-    let Kms::Transit(whole) = config.kms else { panic!("it is about transit") };
+    // With every key but the one that the other stands for.
+    let whole = uncommented(TRANSIT).replace("    secretIdFile: /etc/kleidi/secret-id\n", "");
+    let (whole, _) = transit(parse(&whole).unwrap());
     assert_eq!((whole.mount, whole.addresses), (settings.mount, settings.addresses));
+    assert_eq!(whole.foreign.len(), 2);
+    assert_eq!((&*whole.foreign[0].mount, &*whole.foreign[0].key), ("transit", "kms"));
+    assert_eq!((&*whole.foreign[1].mount, &*whole.foreign[1].key), ("transit-old", "old"));
+    assert!(matches!(whole.auth, transit::Auth::WrappedAppRole { role: Some(_), .. }));
+}
+
+const TRANSIT_MINIMAL: &str = "\
+apiVersion: kleidi.beezy.dev/v1
+kind: PluginConfiguration
+transit:
+  key: kms
+  auth: {method: certificate}
+";
+
+fn transit(config: Config) -> (transit::Settings, Remarks) {
+    let Kms::Transit(settings) = config.kms else { panic!("it is about transit") };
+    (settings, config.remarks)
+}
+
+#[test]
+fn the_environment_fills_what_the_file_leaves_out() {
+    let environment = [
+        ("VAULT_ADDR", "https://of-vault:8200"),
+        ("BAO_ADDR", "https://of-bao:8200"),
+        ("VAULT_CACERT", "/ca.pem"),
+        ("VAULT_CLIENT_CERT", "/client.pem"),
+        ("VAULT_CLIENT_KEY", "/client.key"),
+        ("VAULT_NAMESPACE", "org/team1/"),
+        ("BAO_NAMESPACE", ""),
+        ("VAULT_TLS_SERVER_NAME", "vault.example"),
+        ("VAULT_SKIP_VERIFY", "false"),
+        ("PATH", "/bin"),
+    ];
+    let (settings, remarks) = transit(parse_in(TRANSIT_MINIMAL, &environment).unwrap());
+    assert_eq!(settings.addresses, ["https://of-bao:8200"]);
+    let tls = transit::Tls {
+        ca_file: Some("/ca.pem".into()),
+        certificate_file: Some("/client.pem".into()),
+        key_file: Some("/client.key".into()),
+        server_name: Some("vault.example".to_owned()),
+    };
+    assert_eq!(settings.tls, tls);
+    assert_eq!(settings.namespace.as_deref(), Some("org/team1"));
+    assert_eq!(settings.auth_namespace, settings.namespace);
+    assert_eq!(remarks.taken[0], "transit.addresses from BAO_ADDR");
+    assert_eq!((remarks.taken.len(), remarks.warnings.len()), (6, 0), "{remarks:?}");
+
+    let file = TRANSIT_MINIMAL.to_owned()
+        + "  addresses: ['https://of-file:8200']
+  caFile: /file-ca.pem
+  certificateFile: /both.pem
+  namespace: other
+  authNamespace: /
+  serverName: other.example
+";
+    let (settings, remarks) = transit(parse_in(&file, &environment).unwrap());
+    assert_eq!(settings.addresses, ["https://of-file:8200"]);
+    // The key of another certificate would not fit.
+    let tls = transit::Tls {
+        ca_file: Some("/file-ca.pem".into()),
+        certificate_file: Some("/both.pem".into()),
+        key_file: None,
+        server_name: Some("other.example".to_owned()),
+    };
+    assert_eq!(settings.tls, tls);
+    assert_eq!((settings.namespace.as_deref(), settings.auth_namespace), (Some("other"), None));
+    assert_eq!(remarks, Remarks::default());
+}
+
+#[test]
+fn what_is_not_taken_from_the_environment_is_said() {
+    let whole = TRANSIT_MINIMAL.to_owned()
+        + "  addresses: ['http://vault:8200', 'http://127.0.0.1:8200']\n  certificateFile: /both.pem\n";
+    let token = whole.replace("certificate}", "token}");
+    let token_file = whole.replace("certificate}", "token, tokenFile: /token}");
+    let mut said = String::new();
+    for (content, variable, value) in [
+        (&whole, "VAULT_SKIP_VERIFY", "true"),
+        (&whole, "BAO_SKIP_VERIFY", "1"),
+        (&whole, "VAULT_TOKEN", "s.canary"),
+        (&token, "VAULT_TOKEN", "s.canary"),
+        (&token_file, "BAO_TOKEN", "s.canary"),
+        (&whole, "HTTPS_PROXY", "http://canary"),
+        (&whole, "VAULT_HTTP_PROXY", "http://canary"),
+        (&whole, "VAULT_AGENT_ADDR", "http://canary"),
+        (&whole, "BAO_CAPATH", "/canary"),
+        (&TRANSIT_MINIMAL.to_owned(), "VAULT_ADDR", "vault:8200"),
+        (&whole, "VAULT_CACERT", "ca.pem"),
+        (&whole, "VAULT_NAMESPACE", "a b"),
+    ] {
+        let outcome = match parse_in(content, &[(variable, value)]) {
+            Ok(config) => config.remarks.warnings.join("\n"),
+            Err(error) => format!("refused: {error}"),
+        };
+        assert!(!outcome.contains("canary"), "{outcome}");
+        let _ = writeln!(said, "--- {variable}={value}\n{outcome}\n");
+    }
+    insta::assert_snapshot!(said);
 }
 
 #[test]
 fn the_manuals_configurations_are_right() {
     let manual = include_str!("../../configuration/README.md");
+    let transit = include_str!("../../configuration/vault/README.md");
     let mut seen = 0;
-    for block in manual.split("```yaml\n").skip(1) {
+    let blocks = [manual, transit].into_iter().flat_map(|text| text.split("```yaml\n").skip(1));
+    for block in blocks {
         let block = block.split("```").next().unwrap();
         if block.contains("kind: PluginConfiguration") {
             let indent = block.len() - block.trim_start().len();
@@ -98,7 +208,7 @@ fn the_manuals_configurations_are_right() {
             seen += 1;
         }
     }
-    assert_eq!(seen, 2);
+    assert_eq!(seen, 3);
 }
 
 #[test]
@@ -119,7 +229,7 @@ fn the_go_kleidis_defaults_hold_for_its_file() {
     assert_eq!(config.listen.to_string(), "unix:///tmp/kleidi/kleidi-kms-plugin.socket");
     let overrides = Overrides { listen: Some("@x".parse().unwrap()), ..Overrides::default() };
     let content = r#"{"path": "/m.so", "tokenLabel": "t", "pin": "1234"}"#;
-    let config = Config::parse(Path::new("config.json"), content, &overrides).unwrap();
+    let config = parse_with(content, &overrides).unwrap();
     assert_eq!(config.listen.to_string(), "unix:///@x");
 }
 
@@ -130,7 +240,7 @@ fn flags_and_environment_win() {
         log_level: Some(LogLevel::Debug),
         log_format: Some(LogFormat::Json),
     };
-    let config = Config::parse(Path::new("kleidi.yaml"), EXAMPLE, &overrides).unwrap();
+    let config = parse_with(EXAMPLE, &overrides).unwrap();
     assert_eq!(config.listen, Address::Abstract("elsewhere".to_owned()));
     assert_eq!((config.log_level, config.log_format), (LogLevel::Debug, LogFormat::Json));
 }
@@ -194,6 +304,34 @@ fn faults_are_said_precisely() {
     ] {
         let error = parse(&content).expect_err(what).to_string();
         assert!(!error.contains("1234"), "{what}: no PIN is repeated: {error}");
+        let _ = writeln!(said, "--- {what}\n{error}\n");
+    }
+    insta::assert_snapshot!(said);
+}
+
+#[test]
+fn faults_of_transit_are_said_precisely() {
+    let transit_with = |text: &str| TRANSIT_MINIMAL.to_owned() + text;
+    let mut said = String::new();
+    for (what, content) in [
+        ("nothing", transit_with("")),
+        ("no address", transit_with("  addresses: []\n")),
+        ("no authority", transit_with("  addresses: ['https://vault']\n")),
+        ("a bad address", transit_with("  addresses: ['https://vault/v1', vault]\n")),
+        ("a bad name", transit_with("  serverName: https://vault\n  namespace: a/../b\n")),
+        ("a key alone", transit_with("  keyFile: /client.key\n")),
+        (
+            "two secret_ids",
+            transit_with("").replace(
+                "certificate}",
+                "appRole, roleIdFile: /r, secretIdFile: /s, wrappedSecretIdFile: /w}",
+            ),
+        ),
+        ("no secret_id", transit_with("").replace("certificate}", "appRole, roleIdFile: /r}")),
+        ("no role", transit_with("").replace("certificate}", "jwt, jwtFile: /j}")),
+        ("no such method", transit_with("").replace("certificate}", "ldap}")),
+    ] {
+        let error = parse(&content).expect_err(what).to_string();
         let _ = writeln!(said, "--- {what}\n{error}\n");
     }
     insta::assert_snapshot!(said);

@@ -24,13 +24,16 @@ pub enum Error {
     #[error("{0}")]
     Ciphertext(#[from] FrameError),
     /// No key in the KMS has this id, looked up afresh.
-    #[error(
-        "no key with id {key_id:?} is in the KMS (looked up afresh); restore the key from its \
-         backup, or name the format in decryptAlso if another plugin wrote this"
-    )]
+    #[error("no key with id {key_id:?} is in the KMS (looked up afresh); {}", if *.ours {
+        "restore the key from its backup; what is in etcd is not damaged, do not delete it"
+    } else {
+        "restore the key from its backup, or name the format in decryptAlso if another plugin wrote this"
+    })]
     KeyUnknown {
         /// As asked for.
         key_id: String,
+        /// Whether it looks like one of this plugin's.
+        ours: bool,
     },
     /// The key that Status announced to this connection has gone since.
     #[error("the key {0} that Status announced is gone; the next Status names its successor")]

@@ -161,7 +161,10 @@ async fn older_keys_unwrap_and_a_missing_one_is_looked_for_afresh() {
     next_observation(&provider).await;
     let before = kms.observations.load(Ordering::SeqCst);
     let refused = provider.decrypt(stored(&encrypted), soon()).await;
-    assert_eq!(refused.err(), Some(Error::KeyUnknown { key_id: key(1).id.to_string() }));
+    assert_eq!(
+        refused.err(),
+        Some(Error::KeyUnknown { key_id: key(1).id.to_string(), ours: true })
+    );
     assert_eq!(kms.observations.load(Ordering::SeqCst), before + 1, "it looked afresh");
 }
 

@@ -66,7 +66,7 @@ mod tests {
             (Error::PlaintextEmpty, Code::InvalidArgument, false),
             (Error::PlaintextTooLong { bytes: 1, max: 1 }, Code::InvalidArgument, false),
             (Error::Ciphertext(FrameError::Short(0)), Code::InvalidArgument, false),
-            (Error::KeyUnknown { key_id: String::new() }, Code::NotFound, false),
+            (Error::KeyUnknown { key_id: String::new(), ours: true }, Code::NotFound, false),
             (Error::AnnouncedKeyGone(id()), Code::Unavailable, false),
             (Error::AnotherKeyAnswered { asked: id(), answered: id() }, Code::Unavailable, false),
             (Error::Starting, Code::Unavailable, true),

@@ -1,8 +1,10 @@
-//! A token, a plugin, an etcd and a kube-apiserver together.
+//! A KMS, a plugin, an etcd and a kube-apiserver together.
 
 use std::time::Duration;
 
-use kleidi_harness::{ApiServer, Etcd, Plugin, SoftHsm, Stage, Stored, within};
+use kleidi_harness::{ApiServer, Etcd, Plugin, Stage, Stored, within};
+
+use crate::keeper::{Keeper, Kms};
 
 /// Name of the KMS provider in the `EncryptionConfiguration`.
 pub const PROVIDER: &str = "kleidi-test";
@@ -20,20 +22,20 @@ pub struct Cluster {
     pub apiserver: ApiServer,
     pub plugin: Plugin,
     pub etcd: Etcd,
-    pub token: SoftHsm,
+    pub keeper: Keeper,
     pub stage: Stage,
 }
 
 impl Cluster {
     /// Starts all of it; `None` if a component is missing.
-    pub fn start(test: &str, version: &str) -> Option<Self> {
-        let stage = Stage::new(&format!("{test} {version}"));
-        let token = SoftHsm::with_key(&stage, "token", "kek", 1)?;
+    pub fn start(test: &str, version: &str, kms: Kms) -> Option<Self> {
+        let stage = Stage::new(&format!("{test} {version} {kms:?}"));
+        let keeper = kms.start(&stage)?;
         let etcd = Etcd::start(&stage)?;
         let apiserver = ApiServer::new(&stage, "apiserver", version, &etcd)?;
-        let plugin = Plugin::new(&stage, "plugin", &token).start();
+        let plugin = keeper.plugin(&stage, "plugin").start();
         let apiserver = apiserver.encrypt_with(PROVIDER, &plugin.socket()).start();
-        Some(Self { apiserver, plugin, etcd, token, stage })
+        Some(Self { apiserver, plugin, etcd, keeper, stage })
     }
 
     /// Creates Secrets `<prefix>-0` and so on.
@@ -90,23 +92,25 @@ impl Cluster {
         assert_eq!(self.plugin.client().decrypt(&wrapped).as_deref().ok(), Some(&seed[..]));
         // An error's text must not repeat what was in the request.
         let mut bad = wrapped;
-        bad.ciphertext[5] ^= 1;
+        let middle = bad.ciphertext.len() / 2;
+        bad.ciphertext[middle] ^= 1;
         self.plugin.client().decrypt(&bad).expect_err("it was tampered with");
 
-        let secrets =
-            [CANARY.as_bytes(), seed, SoftHsm::PIN.as_bytes(), SoftHsm::SO_PIN.as_bytes()];
+        let credentials = self.keeper.secrets();
+        let mut secrets = vec![CANARY.as_bytes(), seed];
+        secrets.extend(credentials.iter().map(Vec::as_slice));
         for pid in [self.plugin.process.pid(), self.apiserver.process.pid()] {
             for what in ["cmdline", "environ"] {
                 let text = std::fs::read(format!("/proc/{pid}/{what}")).unwrap_or_default();
-                for secret in secrets {
-                    let found = text.windows(secret.len()).any(|window| window == secret);
+                for secret in &secrets {
+                    let found = text.windows(secret.len()).any(|window| window == *secret);
                     assert!(!found, "a secret is in the {what} of a process");
                 }
             }
         }
         assert_eq!(self.plugin.process.terminate(), 0, "SIGTERM ends the plugin with 0");
         self.apiserver.stop();
-        self.stage.assert_absent(&secrets, |file| file.file_name() != Some("pin".as_ref()));
+        self.stage.assert_absent(&secrets, |file| !self.keeper.owns(file));
     }
 }
 

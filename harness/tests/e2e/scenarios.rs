@@ -1,18 +1,19 @@
-//! What has to hold with a real kube-apiserver, whatever its version.
+//! What has to hold with a real kube-apiserver, whatever its version and wherever the key is.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use kleidi_harness::{ApiServer, Etcd, Plugin, SoftHsm, Stage, built, eventually, within};
+use kleidi_harness::{ApiServer, Etcd, Stage, built, eventually, within};
 
 use crate::cluster::{CANARY, Cluster, HEALTH_PATIENCE, PROVIDER, secret_key, value_of};
+use crate::keeper::Kms;
+use crate::writing::Writing;
 
 /// Secrets and `ConfigMap`s are encrypted, readable, bound to their place, and readable again by an
 /// apiserver that starts with nothing in memory.
-pub fn encrypts_at_rest(version: &str) {
-    let Some(mut cluster) = Cluster::start("encrypts at rest", version) else { return };
+pub fn encrypts_at_rest(version: &str, kms: Kms) {
+    let Some(mut cluster) = Cluster::start("encrypts at rest", version, kms) else { return };
     let key_id = cluster.plugin.key_id();
     cluster.wait_healthy();
     let names = cluster.create_secrets("secret", 20);
@@ -50,7 +51,8 @@ fn what_is_tampered_with_in_etcd_is_refused(cluster: &mut Cluster) {
     let value = |name: &str| cluster.etcd.get(&secret_key(name)).unwrap();
     let (one, two) = (value("secret-1"), value("secret-2"));
     let mut seed = cluster.stored("secret-3");
-    seed.object.encrypted_dek_source[10] ^= 1;
+    let at = seed.object.encrypted_dek_source.len() / 2;
+    seed.object.encrypted_dek_source[at] ^= 1;
     let mut key_id = cluster.stored("secret-4");
     key_id.object.key_id.push('0');
     let mut annotated = cluster.stored("secret-5");
@@ -100,43 +102,21 @@ fn a_second_plugin_on_the_socket_harms_nothing(cluster: &Cluster) {
 
 /// A plugin that is restarted, and one that is killed, while Secrets are written: nothing that was
 /// acknowledged is lost.
-pub fn survives_the_plugin_dying_under_load(version: &str) {
-    let Some(mut cluster) = Cluster::start("survives", version) else { return };
+pub fn survives_the_plugin_dying_under_load(version: &str, kms: Kms) {
+    let Some(mut cluster) = Cluster::start("survives", version, kms) else { return };
     cluster.wait_healthy();
-    let (stop, written) = (AtomicBool::new(false), Mutex::new(Vec::new()));
-    std::thread::scope(|scope| {
-        for writer in 0..2 {
-            let (apiserver, stop, written) = (&cluster.apiserver, &stop, &written);
-            scope.spawn(move || {
-                for n in 0.. {
-                    if stop.load(Ordering::Relaxed) {
-                        break;
-                    }
-                    let name = format!("load-{writer}-{n}");
-                    // What is refused may be refused; what is acknowledged must be there.
-                    if apiserver.try_create_secret(&name, &value_of(&name)).is_ok() {
-                        written.lock().unwrap().push(name);
-                    }
-                }
-            });
-        }
-        let grows = |by: usize| {
-            let before = written.lock().unwrap().len();
-            eventually("more Secrets to be written", || {
-                let now = written.lock().unwrap().len();
-                if now >= before + by { Ok(()) } else { Err(format!("{now} of {before} + {by}")) }
-            });
-        };
-        grows(20);
-        assert_eq!(cluster.plugin.process.terminate(), 0);
-        cluster.plugin.start_again();
-        grows(20);
-        cluster.plugin.process.kill();
-        cluster.plugin.start_again();
-        grows(20);
-        stop.store(true, Ordering::Relaxed);
+    // What is refused may be refused; what is acknowledged must be there.
+    let (apiserver, plugin) = (&cluster.apiserver, &mut cluster.plugin);
+    let writing = Writing::during(&[apiserver, apiserver], |writing| {
+        writing.more(20);
+        assert_eq!(plugin.process.terminate(), 0);
+        plugin.start_again();
+        writing.more(20);
+        plugin.process.kill();
+        plugin.start_again();
+        writing.more(20);
     });
-    let written = written.into_inner().unwrap();
+    let written = writing.written();
     assert!(written.len() >= 60);
     cluster.read_all(&written);
     cluster.restart_apiserver();
@@ -144,41 +124,43 @@ pub fn survives_the_plugin_dying_under_load(version: &str) {
     cluster.finish();
 }
 
-/// The token is missing at the start, comes, goes for a while and comes back: health says so, reads
+/// The KMS is missing at the start, comes, goes for a while and comes back: health says so, reads
 /// from the cache go on, and all heals unaided.
-pub fn recovers_when_the_token_is_away(version: &str) {
-    let stage = Stage::new(&format!("recovers {version}"));
-    let Some(token) = SoftHsm::with_key(&stage, "token", "kek", 1) else { return };
+pub fn recovers_when_the_kms_is_away(version: &str, kms: Kms) {
+    let stage = Stage::new(&format!("recovers {version} {kms:?}"));
+    let Some(mut keeper) = kms.start(&stage) else { return };
     let Some(etcd) = Etcd::start(&stage) else { return };
     let Some(apiserver) = ApiServer::new(&stage, "apiserver", version, &etcd) else { return };
 
-    token.take_away();
-    let plugin = Plugin::new(&stage, "plugin", &token).start();
+    keeper.take_away();
+    let plugin = keeper.plugin(&stage, "plugin").start();
     let error = plugin.client().status().unwrap_err();
     assert_eq!(error.code(), tonic::Code::Unavailable, "{error}");
-    assert!(error.message().contains("SOFTHSM2_CONF"), "it says where to look: {error}");
+    assert!(error.message().contains(keeper.whereabouts()), "it says where to look: {error}");
     let apiserver = apiserver.encrypt_with(PROVIDER, &plugin.socket()).start();
-    let cluster = Cluster { apiserver, plugin, etcd, token, stage };
+    let mut cluster = Cluster { apiserver, plugin, etcd, keeper, stage };
     let health = cluster.wait_unhealthy();
     assert!(health.contains("out of order"), "{health}");
     let error = cluster.apiserver.try_create_secret("early", "x").unwrap_err();
     assert_eq!(error.status, 500);
 
-    cluster.token.bring_back();
+    cluster.keeper.bring_back();
     cluster.wait_healthy();
     let names = cluster.create_secrets("secret", 5);
     cluster.read_all(&names);
 
-    cluster.token.take_away();
+    cluster.keeper.take_away();
     cluster.wait_unhealthy();
     // The seed is in the apiserver's memory: reads go on, and for three minutes so do writes.
     cluster.read_all(&names);
-    cluster.token.bring_back();
+    cluster.apiserver.create_secret("meanwhile", &value_of("meanwhile"));
+    cluster.keeper.bring_back();
     let key_id = kleidi_harness::wait_healthy(&cluster.plugin, Duration::from_secs(20));
     assert_eq!(cluster.stored("secret-0").object.key_id, key_id, "it is the same key");
     cluster.wait_healthy();
     let more = cluster.create_secrets("later", 5);
     cluster.read_all(&more);
+    cluster.read_all(&["meanwhile".to_owned()]);
 
     let log = cluster.plugin.process.log();
     let count = |text: &str| log.matches(text).count();
@@ -187,25 +169,22 @@ pub fn recovers_when_the_token_is_away(version: &str) {
     cluster.finish();
 }
 
-/// A second key on the token becomes current without a restart; a rewrite moves everything to it;
-/// what is not rewritten stays readable.
-pub fn rotates_to_a_second_key(version: &str) {
-    let Some(mut cluster) = Cluster::start("rotates", version) else { return };
+/// A second key, or version of the key, becomes current without a restart; a rewrite moves everything
+/// to it; what is not rewritten stays readable.
+pub fn rotates_to_a_second_key(version: &str, kms: Kms) {
+    let Some(mut cluster) = Cluster::start("rotates", version, kms) else { return };
     cluster.wait_healthy();
     let names = cluster.create_secrets("secret", 10);
     let old = cluster.plugin.key_id();
 
-    let output = cluster.plugin.config().run(&["init", "--cka-id", "02"]);
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{output:?}");
-    let new = said.lines().find_map(|line| line.strip_prefix("key_id")).unwrap().trim().to_owned();
-    assert_ne!(old, new);
-    within(Duration::from_secs(10), "Status to announce the new key", || {
+    let told = cluster.keeper.rotate(&cluster.plugin);
+    let new = within(Duration::from_secs(10), "Status to announce the new key", || {
         match cluster.plugin.key_id() {
-            id if id == new => Ok(()),
-            id => Err(id),
+            id if id == old => Err(id),
+            id => Ok(id),
         }
     });
+    assert!(told.is_none_or(|told| told == new), "it is the key that was made");
     // The apiserver moves to it at its next look at the plugin, which its health check makes.
     let mut probes = 0;
     within(HEALTH_PATIENCE, "new Secrets to be written with the new key", || {
@@ -234,10 +213,9 @@ pub fn rotates_to_a_second_key(version: &str) {
 
 /// Three apiservers with parallel traffic on one plugin; then two more, each with its own plugin on
 /// its own copy of the token, as on the nodes of a control plane.
-pub fn serves_several_apiservers(version: &str) {
-    let Some(cluster) = Cluster::start("several", version) else { return };
-    let other_token = cluster.token.copy(&cluster.stage, "token-of-another-node");
-    let other_plugin = Plugin::new(&cluster.stage, "plugin-of-another-node", &other_token).start();
+pub fn serves_several_apiservers(version: &str, kms: Kms) {
+    let Some(cluster) = Cluster::start("several", version, kms) else { return };
+    let other_plugin = cluster.keeper.plugin_of_another_node(&cluster.stage).start();
     assert_eq!(cluster.plugin.key_id(), other_plugin.key_id(), "the key says which it is");
     let start = |name: &str, socket: &PathBuf| {
         let apiserver = ApiServer::new(&cluster.stage, name, version, &cluster.etcd).unwrap();
@@ -276,14 +254,13 @@ pub fn serves_several_apiservers(version: &str) {
 }
 
 /// The plugin without its filter: versions before 1.32 cannot use it, later ones can.
-pub fn needs_the_authority_filter_before_1_32(version: &str) {
-    let stage = Stage::new(&format!("without the filter {version}"));
-    let Some(token) = SoftHsm::with_key(&stage, "token", "kek", 1) else { return };
+pub fn needs_the_authority_filter_before_1_32(version: &str, kms: Kms) {
+    let stage = Stage::new(&format!("without the filter {version} {kms:?}"));
+    let Some(keeper) = kms.start(&stage) else { return };
     let Some(etcd) = Etcd::start(&stage) else { return };
     let Some(apiserver) = ApiServer::new(&stage, "apiserver", version, &etcd) else { return };
-    let config =
-        Plugin::new(&stage, "plugin", &token).binary(built::mutant("without-authority-filter"));
-    let plugin = config.start();
+    let mutant = built::mutant("without-authority-filter");
+    let plugin = keeper.plugin(&stage, "plugin").binary(mutant).start();
     let apiserver = apiserver.encrypt_with(PROVIDER, &plugin.socket()).start();
     let minor: u32 = version.split('.').nth(1).unwrap().parse().unwrap();
     let created = apiserver.try_create_secret("one", &value_of("one"));

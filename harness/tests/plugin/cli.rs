@@ -93,3 +93,31 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
         process.wait_ready(|| client.status().map_err(|error| error.to_string()));
     }
 }
+
+/// What is taken from the environment is said, and what is unsafe in it is refused.
+#[test]
+fn check_says_what_the_environment_adds() {
+    let stage = Stage::new("environment");
+    let file = stage.path("kleidi.yaml");
+    let content = "apiVersion: kleidi.beezy.dev/v1\nkind: PluginConfiguration\n\
+                   transit:\n  key: kms\n  auth: {method: appRole, roleIdFile: /r, \
+                   wrappedSecretIdFile: /w}\n";
+    std::fs::write(&file, content).unwrap();
+    let check = |arguments: &[&str], variables: &[(&str, &str)]| {
+        let mut command = std::process::Command::new(kleidi_harness::built::plugin());
+        command.env_clear().arg("check").arg("-c").arg(&file).args(arguments);
+        let output = command.envs(variables.iter().copied()).output().unwrap();
+        (output.status.code().unwrap(), text(&output))
+    };
+    let (code, said) = check(&[], &[]);
+    assert!(code == 78 && said.contains("transit.addresses"), "{said}");
+    let address = ("VAULT_ADDR", "http://127.0.0.1:1");
+    let (code, said) = check(&[], &[address, ("VAULT_TOKEN", "s.canary")]);
+    assert!(code == 0 && said.contains("transit.addresses from VAULT_ADDR"), "{said}");
+    assert!(said.contains("warning: VAULT_TOKEN") && !said.contains("canary"), "{said}");
+    let (code, said) = check(&[], &[address, ("BAO_SKIP_VERIFY", "1")]);
+    assert!(code == 78 && said.contains("BAO_SKIP_VERIFY: is refused"), "{said}");
+    // It would leave nothing for the plugin.
+    let (code, said) = check(&["--live"], &[address]);
+    assert!(code == 64 && said.contains("would use up the wrapped secret_id"), "{said}");
+}

@@ -8,7 +8,7 @@ use tonic::Code;
 
 use crate::{SEED, wait_healthy};
 
-/// One genuine answer.
+/// One genuine answer that came through PKCS#11.
 struct Vector {
     plugin: String,
     label: String,
@@ -19,6 +19,21 @@ struct Vector {
     plaintext: Vec<u8>,
 }
 
+/// Genuine answers that came through transit, with their key.
+pub(crate) struct TransitVectors {
+    /// For `transit/restore`.
+    pub(crate) backup: String,
+    pub(crate) vectors: Vec<TransitVector>,
+}
+
+pub(crate) struct TransitVector {
+    pub(crate) plugin: String,
+    pub(crate) ciphertext: Vec<u8>,
+    pub(crate) annotations: BTreeMap<String, Vec<u8>>,
+    pub(crate) key_id: String,
+    pub(crate) plaintext: Vec<u8>,
+}
+
 fn hex(value: &Value) -> Vec<u8> {
     let text = value.as_str().unwrap();
     (0..text.len())
@@ -27,9 +42,34 @@ fn hex(value: &Value) -> Vec<u8> {
         .collect()
 }
 
-fn vectors() -> Vec<Vector> {
+fn file() -> Value {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/vectors/foreign-plugins.json");
-    let all: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
+}
+
+fn annotations(vector: &Value) -> BTreeMap<String, Vec<u8>> {
+    let annotations = vector["annotations_hex"].as_object().unwrap();
+    annotations.iter().map(|(k, v)| (k.clone(), hex(v))).collect()
+}
+
+pub(crate) fn transit_vectors() -> TransitVectors {
+    let transit = &file()["transit"];
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let plugins = transit["plugins"].as_array().unwrap();
+    let vectors = plugins.iter().flat_map(|plugin| {
+        plugin["vectors"].as_array().unwrap().iter().map(|vector| TransitVector {
+            plugin: text(&plugin["plugin"]),
+            ciphertext: hex(&vector["ciphertext_hex"]),
+            annotations: annotations(vector),
+            key_id: text(&vector["key_id"]),
+            plaintext: hex(&vector["plaintext_hex"]),
+        })
+    });
+    TransitVectors { backup: text(&transit["backup"]), vectors: vectors.collect() }
+}
+
+fn vectors() -> Vec<Vector> {
+    let all = file();
     let mut vectors = Vec::new();
     for plugin in all["pkcs11"].as_array().unwrap() {
         let name = match plugin["plugin"].as_str().unwrap() {
@@ -37,13 +77,12 @@ fn vectors() -> Vec<Vector> {
             _ => "kubernetes-mock",
         };
         for vector in plugin["vectors"].as_array().unwrap() {
-            let annotations = vector["annotations_hex"].as_object().unwrap();
             vectors.push(Vector {
                 plugin: name.to_owned(),
                 label: plugin["key_label"].as_str().unwrap().to_owned(),
                 key: hex(&plugin["aes256_key_hex"]).try_into().unwrap(),
                 ciphertext: hex(&vector["ciphertext_hex"]),
-                annotations: annotations.iter().map(|(k, v)| (k.clone(), hex(v))).collect(),
+                annotations: annotations(vector),
                 key_id: vector["key_id"].as_str().unwrap().to_owned(),
                 plaintext: hex(&vector["plaintext_hex"]),
             });

@@ -12,6 +12,8 @@ mod module_faults;
 mod other_module;
 mod socket;
 mod token_faults;
+mod transit;
+mod transit_calls;
 
 use std::time::Duration;
 

@@ -4,8 +4,10 @@
 //! looks at both; the first that fits decides. Encrypt, decrypt and hmac change nothing, so that trying
 //! again is always safe.
 
-use Act::{Elsewhere, Later, Login, Refuse};
+use Act::{Behind, Elsewhere, Later, Login, Refuse};
 use ErrorKind::{BadCiphertext, Credentials, KeyNotFound, Misconfigured, Overloaded, Unavailable};
+
+use serde::de::IgnoredAny;
 
 use crate::backend::ErrorKind;
 
@@ -15,8 +17,10 @@ const QUOTED_MAX: usize = 120;
 /// What can help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Act {
-    /// Another endpoint, at once.
+    /// Another endpoint, at once; this one is not asked first for a while.
     Elsewhere,
+    /// Another endpoint, at once; this one is well, but has not heard of a version yet.
+    Behind,
     /// The same a moment later, on whatever endpoint.
     Later,
     /// A new login, once.
@@ -57,21 +61,33 @@ const fn row(
     Row { statuses, text, act, kind, advice }
 }
 
+const NO_VAULT: &str = "is this the address of a Vault or an OpenBao?";
+
+/// What a server with TLS says to who speaks none.
+const NO_TLS: &str = "HTTP request to an HTTPS server";
+
+/// What AppRole says of wrong credentials.
+pub(super) const WRONG_SECRET_ID: &str = "invalid role or secret ID";
+
+const GONE_BACK: &str = "the server does not have this version: it is behind a rotation, or an older backup was \
+                         restored, or the key was made anew";
 const KEY_ABSENT: &str = "create the key (type aes256-gcm96), or restore it where Secrets are \
                           encrypted already; is the mount the right one?";
 const DAMAGED: &str =
     "the object in etcd is damaged or was tampered with: restore it from a backup";
-const FORBIDDEN: &str = "a new login did not help: the token's policy lacks update on this path, or \
-                         the key or the mount is not there (which looks the same)";
+const FORBIDDEN: &str = "the token is expired, revoked or none of this server's, its policy lacks update on \
+                         this path, or the key or the mount is not there: all of which looks the same, and \
+                         kleidi check --live tells them apart";
+const NO_ROLE_FITS: &str = "no role of the cert method fits this certificate";
 const TOO_OLD: &str = "lower min_decryption_version of the key until all objects of that version have \
                        been rewritten; what was trimmed is gone";
 
-static TABLE: [Row; 37] = [
+static TABLE: [Row; 40] = [
     // A standby that knows no leader; a redirect is never followed, it would carry token and seed away.
     row(300..=399, "", Elsewhere, Unavailable, "the cluster has no leader"),
-    // A standby has not heard of the latest version yet.
-    row(400..=400, "version is too new", Later, KeyNotFound, ""),
-    row(400..=400, "higher than the latest key version", Later, KeyNotFound, ""),
+    // A standby has not heard of the latest version yet; one that has lost its leader will not soon.
+    row(400..=400, "version is too new", Behind, KeyNotFound, ""),
+    row(400..=400, "higher than the latest key version", Behind, KeyNotFound, GONE_BACK),
     row(400..=400, "disallowed by policy", Refuse, Misconfigured, TOO_OLD),
     row(400..=400, "less than the minimum encryption key version", Refuse, KeyNotFound, ""),
     row(400..=400, "no such key version", Refuse, KeyNotFound, ""),
@@ -95,19 +111,15 @@ static TABLE: [Row; 37] = [
         "the key's type takes no associated data: use aes256-gcm96",
     ),
     row(400..=400, "high complexity", Refuse, Overloaded, ""),
+    row(400..=400, NO_TLS, Elsewhere, Misconfigured, "the address has to begin with https://"),
     row(
         400..=400,
-        "HTTP request to an HTTPS server",
-        Refuse,
-        Misconfigured,
-        "the address has to begin with https://",
-    ),
-    row(
-        400..=400,
-        "invalid role or secret ID",
+        WRONG_SECRET_ID,
         Refuse,
         Credentials,
-        "role_id or secret_id is wrong, expired or used up: issue a new secret_id; the file is read again at each login",
+        "role_id or secret_id is wrong, expired or used up: issue a new secret_id. The files are tried \
+         once more, and then when they change or after 15 minutes: a server that gets several wrong ones \
+         refuses right ones, too",
     ),
     row(
         400..=400,
@@ -116,13 +128,8 @@ static TABLE: [Row; 37] = [
         Credentials,
         "this node's address is not in the role's bound CIDRs",
     ),
-    row(
-        400..=400,
-        "client certificate",
-        Refuse,
-        Credentials,
-        "no role of the cert method fits this certificate",
-    ),
+    row(400..=400, "client certificate", Refuse, Credentials, NO_ROLE_FITS),
+    row(400..=400, "login certificate", Refuse, Credentials, NO_ROLE_FITS),
     row(
         400..=400,
         "error validating token",
@@ -145,7 +152,7 @@ static TABLE: [Row; 37] = [
         "no handler for route",
         Refuse,
         Misconfigured,
-        "the mount is not there: enable transit, or correct its path",
+        "the mount is not there: correct its path, or restore it; enabled anew it is empty",
     ),
     row(404..=404, "", Refuse, Misconfigured, KEY_ABSENT),
     row(412..=412, "", Later, Unavailable, ""),
@@ -159,6 +166,8 @@ static TABLE: [Row; 37] = [
         Unavailable,
         "the cluster has no leader",
     ),
+    // Vault, of a token that is garbled or of another cluster.
+    row(500..=500, "namespace from the token", Login, Credentials, FORBIDDEN),
     // On every call while health says that all is well: an audit device that cannot write.
     row(
         500..=500,
@@ -172,17 +181,47 @@ static TABLE: [Row; 37] = [
     row(503..=503, "sealed", Elsewhere, Unavailable, "unseal it"),
     row(503..=503, "locked", Later, Unavailable, "unlock the namespace"),
     row(502..=599, "", Elsewhere, Unavailable, ""),
-    row(0..=999, "", Refuse, Misconfigured, "is this the address of a Vault or an OpenBao?"),
+    row(400..=400, "key derivation", Refuse, Misconfigured, "make a key with derived=false"),
+    row(0..=999, "", Refuse, Misconfigured, NO_VAULT),
+];
+
+/// What neither Vault nor OpenBao says; another address may be theirs.
+static FOREIGN: Row = row(0..=999, "", Elsewhere, Misconfigured, NO_VAULT);
+
+/// Errors of a connection: a part of the text, and what follows.
+static CONNECTION: [(&str, ErrorKind, &str); 4] = [
+    ("dns error", Unavailable, "is the name right, and can this machine look it up?"),
+    (
+        "invalid peer certificate",
+        Misconfigured,
+        "is caFile the server's authority, and serverName or the address the name in its certificate?",
+    ),
+    (
+        "InvalidContentType",
+        Misconfigured,
+        "the server speaks no TLS at this port: has the address to begin with http://?",
+    ),
+    (
+        "received fatal alert",
+        Misconfigured,
+        "the server does not accept our certificate, or wants one (certificateFile)",
+    ),
 ];
 
 /// What an answer means; `None` if it is a success.
 #[must_use]
 pub fn meaning(status: u16, body: &[u8]) -> Option<Meaning> {
-    if (200..300).contains(&status) {
-        return None;
-    }
-    let said = said(body);
-    let row = TABLE.iter().find(|row| row.statuses.contains(&status) && said.contains(row.text))?;
+    let (body, said) = (Body::of(body), said(body));
+    let fits = |row: &&Row| row.statuses.contains(&status) && said.contains(row.text);
+    let row = match status {
+        // Nothing is asked that has no result.
+        200..=299 if body.result => return None,
+        200..=299 => &FOREIGN,
+        // A proxy may say this for a server that is one.
+        413 | 429 => TABLE.iter().find(fits)?,
+        400..=499 if !body.result && !body.errors && !said.contains(NO_TLS) => &FOREIGN,
+        _ => TABLE.iter().find(fits)?,
+    };
     let reason = if said.is_empty() { format!("{status}") } else { format!("{status} {said}") };
     Some(Meaning { act: row.act, kind: row.kind, reason, advice: row.advice })
 }
@@ -194,6 +233,38 @@ pub fn meaning_of_item(error: &str) -> Meaning {
     let (act, kind, advice) =
         row.map_or((Refuse, Misconfigured, ""), |row| (row.act, row.kind, row.advice));
     Meaning { act, kind, reason: printable(error), advice }
+}
+
+/// What it means that there is no answer but an error of the connection. Another node may answer.
+#[must_use]
+pub fn meaning_of_silence(reason: String) -> Meaning {
+    let (_, kind, advice) = CONNECTION
+        .iter()
+        .find(|(text, ..)| reason.contains(text))
+        .unwrap_or(&("", Unavailable, ""));
+    Meaning { act: Elsewhere, kind: *kind, reason, advice }
+}
+
+/// What a body holds of what every body of Vault and OpenBao holds.
+struct Body {
+    /// `data` or `auth`.
+    result: bool,
+    errors: bool,
+}
+
+impl Body {
+    fn of(body: &[u8]) -> Self {
+        #[derive(serde::Deserialize)]
+        struct Parts {
+            data: Option<IgnoredAny>,
+            auth: Option<IgnoredAny>,
+            errors: Option<Vec<IgnoredAny>>,
+        }
+        let Ok(Parts { data, auth, errors }) = serde_json::from_slice(body) else {
+            return Self { result: false, errors: false };
+        };
+        Self { result: data.is_some() || auth.is_some(), errors: errors.is_some() }
+    }
 }
 
 /// The server's words: `errors`, or the beginning of what is no such answer.
@@ -208,6 +279,28 @@ fn said(body: &[u8]) -> String {
         Err(_) if body.trim_ascii_start().starts_with(b"{") => String::new(),
         Err(_) => printable(&String::from_utf8_lossy(body)),
     }
+}
+
+/// The words without what the request had in it: a server or a proxy may repeat a seed or a token.
+#[must_use]
+pub fn without_secrets(words: &str, secrets: &[&[u8]]) -> String {
+    // A seed of 32 bytes has 44 characters; shorter words are names of fields, and of use.
+    const REPEATED_MIN: usize = 16;
+    let part_of_word = |c: char| c.is_ascii_alphanumeric() || "+/=_.-".contains(c);
+    let mut clean = String::with_capacity(words.len());
+    let mut rest = words;
+    while let Some(begin) = rest.find(part_of_word) {
+        let end = rest[begin..].find(|c| !part_of_word(c)).map_or(rest.len(), |at| begin + at);
+        let word = &rest.as_bytes()[begin..end];
+        let repeated = word.windows(REPEATED_MIN).any(|window| {
+            secrets.iter().any(|secret| secret.windows(REPEATED_MIN).any(|part| part == window))
+        });
+        clean.push_str(&rest[..begin]);
+        clean.push_str(if repeated { "…" } else { &rest[begin..end] });
+        rest = &rest[end..];
+    }
+    clean.push_str(rest);
+    clean
 }
 
 /// In one line, and not too long: it goes to the log.
@@ -237,11 +330,11 @@ mod tests {
         let mut met = std::collections::BTreeSet::new();
         for (status, body, act, kind) in [
             (307, Vec::new(), Elsewhere, Unavailable),
-            (400, errors("invalid ciphertext: version is too new"), Later, KeyNotFound),
+            (400, errors("invalid ciphertext: version is too new"), Behind, KeyNotFound),
             (
                 400,
                 errors("requested version for encryption is higher than the latest key version"),
-                Later,
+                Behind,
                 KeyNotFound,
             ),
             (
@@ -278,7 +371,7 @@ mod tests {
             (
                 400,
                 b"Client sent an HTTP request to an HTTPS server.\n".to_vec(),
-                Refuse,
+                Elsewhere,
                 Misconfigured,
             ),
             (400, errors("invalid role or secret ID"), Refuse, Credentials),
@@ -294,6 +387,20 @@ mod tests {
                 400,
                 errors("invalid certificate or no client certificate supplied"),
                 Refuse,
+                Credentials,
+            ),
+            (
+                400,
+                errors("failed to match all constraints for this login certificate"),
+                Refuse,
+                Credentials,
+            ),
+            (
+                500,
+                errors(
+                    "error performing token check: failed to look up namespace from the token: no namespace",
+                ),
+                Login,
                 Credentials,
             ),
             (
@@ -348,7 +455,15 @@ mod tests {
                 Unavailable,
             ),
             (502, b"<html>Bad Gateway</html>".to_vec(), Elsewhere, Unavailable),
-            (418, b"<html>teapot</html>".to_vec(), Refuse, Misconfigured),
+            (
+                400,
+                errors(
+                    "missing 'context' for key derivation; the key was created using a derived key",
+                ),
+                Refuse,
+                Misconfigured,
+            ),
+            (418, errors("teapot"), Refuse, Misconfigured),
         ] {
             let found = meaning(status, &body).unwrap();
             assert_eq!((found.act, found.kind), (act, kind), "{found:?}");
@@ -359,14 +474,45 @@ mod tests {
             met.insert(row.unwrap());
         }
         assert_eq!(met.len(), TABLE.len(), "every row was met: {met:?}");
-        assert_eq!(meaning(200, b""), None);
-        assert_eq!(meaning(204, b"x"), None);
+    }
+
+    #[test]
+    fn what_no_vault_says_is_told_from_what_one_says() {
+        for (status, body) in [
+            (200, "<html>maintenance</html>"),
+            (200, ""),
+            (204, ""),
+            (200, "{}"),
+            (200, r#"{"data":null,"auth":null}"#),
+            (200, r#"{"message":"ok"}"#),
+            (400, ""),
+            (403, "<html>Forbidden</html>"),
+            (404, "404 page not found"),
+            (404, r#"{"message":"no Route matched"}"#),
+            (418, "<html>teapot</html>"),
+        ] {
+            let found = meaning(status, body.as_bytes()).unwrap();
+            assert_eq!((found.act, found.kind), (Elsewhere, Misconfigured), "{status} {body}");
+            assert!(found.advice.contains("address"), "{found:?}");
+        }
+        for body in [r#"{"data":{}}"#, r#"{"auth":{},"data":null}"#] {
+            assert_eq!(meaning(200, body.as_bytes()), None);
+        }
+        for (status, body, act) in [
+            (404, r#"{"errors":[]}"#, Refuse),
+            (400, r#"{"data":{"error":"no"}}"#, Refuse),
+            // These a proxy may say as well.
+            (413, "<html>too large</html>", Refuse),
+        ] {
+            assert_eq!(meaning(status, body.as_bytes()).unwrap().act, act, "{status} {body}");
+        }
+        assert_eq!(meaning(429, b"<html>slow down</html>").unwrap().kind, Unavailable);
     }
 
     #[test]
     fn an_item_of_a_batch_means_what_a_lone_answer_means() {
         assert_eq!(meaning_of_item("cipher: message authentication failed").kind, BadCiphertext);
-        assert_eq!(meaning_of_item("invalid ciphertext: version is too new").act, Later);
+        assert_eq!(meaning_of_item("invalid ciphertext: version is too new").act, Behind);
         assert_eq!(meaning_of_item("who knows").act, Refuse);
     }
 
@@ -378,6 +524,27 @@ mod tests {
     }
 
     #[test]
+    fn what_was_sent_is_not_repeated() {
+        let body = br#"{"plaintext":"BwcHBwcHBwcHBwcHBwcHBwcHBwcHBw==","associated_data":"a2w="}"#;
+        let secrets: [&[u8]; 2] = [body, b"s.0123456789abcdef0123"];
+        for (said, wanted) in [
+            (
+                "400 cannot parse {\"plaintext\":\"BwcHBwcHBwcHBwcHBwcHBwcH…",
+                "400 cannot parse {\"plaintext\":\"……",
+            ),
+            ("bad token x-s.0123456789abcdef0123.", "bad token …"),
+            ("associated_data is not supported", "associated_data is not supported"),
+            (
+                "no handler for route \"transit/encrypt/kms-production\"",
+                "no handler for route \"transit/encrypt/kms-production\"",
+            ),
+            ("", ""),
+        ] {
+            assert_eq!(without_secrets(said, &secrets), wanted);
+        }
+    }
+
+    #[test]
     fn what_may_hold_seeds_is_not_quoted() {
         let body = br#" {"data":{"batch_results":[{"plaintext":"c2VlZA=="},{"error":"bad"}]}}"#;
         assert_eq!(meaning(400, body).unwrap().reason, "400");
@@ -386,7 +553,8 @@ mod tests {
     proptest! {
         #[test]
         fn any_answer_has_a_meaning(status in 0..1000u16, body in proptest::collection::vec(any::<u8>(), 0..200)) {
-            prop_assert_eq!(meaning(status, &body).is_none(), (200..300).contains(&status));
+            let good = (200..300).contains(&status) && Body::of(&body).result;
+            prop_assert_eq!(meaning(status, &body).is_none(), good);
         }
     }
 }

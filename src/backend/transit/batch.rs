@@ -2,33 +2,45 @@
 //!
 //! A kube-apiserver that starts asks for every seed that is in etcd, as fast as its clients list. While
 //! one request is under way, whatever is asked for meanwhile waits and goes as one; what comes alone goes
-//! alone, at once. A request that takes long holds up nobody for more than [`PATIENCE`].
+//! alone, at once. A request that takes longer than usual holds up nobody: what waited for a usual round
+//! trip goes beside it, in a few requests at a time, whatever the server does.
+//!
+//! ```text
+//!  unwrap ──► queue ──► senders ──► exchange: one request, whose answer is whose
+//!               ▲          │
+//!               └ behind ◄─┘          pace: how long to wait, how much to send
+//! ```
 
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use parking_lot::Mutex;
-use serde::Deserialize;
-use serde::de::IgnoredAny;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
-use super::answer::{Act, meaning_of_item};
-use super::json::{self, Object};
-use super::login::parse;
-use super::{Data, Inner};
+use super::answer::{Act, Meaning};
+use super::{Inner, checked};
 use crate::backend::{BackendError, ErrorKind, UnwrapRequest};
+use crate::random::Random;
 use crate::secret::Secret;
 
-/// Most items of a request: OpenBao refuses JSON of more than 1000 texts.
-const ITEMS_MAX: usize = 100;
+mod behind;
+mod exchange;
+mod pace;
+#[cfg(test)]
+mod tests;
+
+pub(super) use exchange::{Decrypted, holds_results};
+use pace::{Pace, Size};
 
 /// Most bytes of ciphertexts and AADs in a request.
 const BYTES_MAX: usize = 256 * 1024;
 
-/// How long a call waits for the request before it: about a slow round trip.
-const PATIENCE: Duration = Duration::from_millis(10);
+/// Most requests at a time.
+const SENDERS_MAX: usize = 8;
+
+/// The same where each request has one item, because the server takes no lists.
+const SENDERS_MAX_PLAIN: usize = 64;
 
 pub(super) const ATTEMPTED: &str = "unwrap a seed";
 
@@ -36,26 +48,33 @@ type Outcome = Result<Secret, BackendError>;
 
 struct Item {
     request: Arc<UnwrapRequest>,
+    /// Until then it waits for the requests that are under way.
+    patient: Instant,
     deadline: Instant,
     answer: oneshot::Sender<Outcome>,
 }
 
-/// The calls that wait to be sent.
-#[derive(Default)]
-pub(super) struct Queue {
-    items: Mutex<Vec<Item>>,
-    /// Tasks that send what is in the queue.
-    senders: AtomicUsize,
+impl Item {
+    fn settle(self, outcome: Outcome) {
+        let _ = self.answer.send(outcome);
+    }
 }
 
-/// Whether an answer has the results of a batch.
-pub(super) fn holds_results(body: &[u8]) -> bool {
-    #[derive(Deserialize)]
-    struct Results {
-        #[allow(dead_code, reason = "that it is there is what counts")]
-        batch_results: Vec<IgnoredAny>,
-    }
-    serde_json::from_slice::<Data<Results>>(body).is_ok()
+/// The calls that wait to be sent.
+pub(super) struct Queue {
+    random: Arc<dyn Random>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<Item>,
+    /// Those that wait apart, until they are asked for again.
+    behind: Vec<Item>,
+    /// Tasks that send what is waiting.
+    senders: usize,
+    pace: Pace,
+    size: Size,
 }
 
 /// Unwraps, alone or with others.
@@ -64,18 +83,15 @@ pub(super) async fn unwrap(
     request: Arc<UnwrapRequest>,
     deadline: Instant,
 ) -> Outcome {
+    // Before it meets others: what is wrong with it is said in the same words then.
+    checked(&request.payload)?;
     let (answer, mut answered) = oneshot::channel();
-    inner.queue.items.lock().push(Item { request, deadline, answer });
-    if inner.queue.senders.load(Ordering::SeqCst) == 0 {
-        send_all(inner);
-    } else {
-        match timeout(PATIENCE, &mut answered).await {
-            Ok(outcome) => return outcome.unwrap_or_else(|_| Err(late())),
-            // The request before takes long: what is still waiting goes beside it.
-            Err(_) if !inner.queue.items.lock().is_empty() => send_all(inner),
-            Err(_) => {}
-        }
+    let patient = inner.queue.push(request, deadline, answer);
+    hire(inner);
+    if let Ok(outcome) = timeout_at(patient.min(deadline), &mut answered).await {
+        return outcome.unwrap_or_else(|_| Err(late()));
     }
+    hire(inner);
     match timeout_at(deadline, answered).await {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(_)) | Err(_) => Err(late()),
@@ -86,11 +102,28 @@ fn late() -> BackendError {
     BackendError::new(ErrorKind::Timeout, ATTEMPTED, "no answer in time")
 }
 
-/// Sends what is in the queue, and what comes while it does so.
-fn send_all(inner: &Arc<Inner>) {
+/// What a meaning is to whoever asked.
+pub(super) fn error(meaning: Meaning) -> BackendError {
+    BackendError::new(meaning.kind, ATTEMPTED, meaning.reason).advise(meaning.advice)
+}
+
+/// A task that sends; it counts as one while it lives, however it ends.
+struct Sender<'a>(&'a Queue);
+
+impl Drop for Sender<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().senders -= 1;
+    }
+}
+
+/// Starts a sender if one is needed: it sends what is in the queue, and what comes while it does so.
+fn hire(inner: &Arc<Inner>) {
+    if !inner.queue.is_short_of_senders() {
+        return;
+    }
     let inner = Arc::clone(inner);
-    inner.queue.senders.fetch_add(1, Ordering::SeqCst);
     tokio::spawn(async move {
+        let sender = Sender(&inner.queue);
         loop {
             let items = inner.queue.take();
             if items.is_empty() {
@@ -98,106 +131,158 @@ fn send_all(inner: &Arc<Inner>) {
             }
             inner.send(items).await;
         }
-        inner.queue.senders.fetch_sub(1, Ordering::SeqCst);
+        drop(sender);
         // One may have come between the last look and here.
-        if !inner.queue.items.lock().is_empty() && inner.queue.senders.load(Ordering::SeqCst) == 0 {
-            send_all(&inner);
-        }
+        hire(&inner);
     });
 }
 
 impl Queue {
-    /// The next items that still have time, as many as fit into a request.
+    pub(super) fn new(random: Arc<dyn Random>) -> Self {
+        Self { random, state: Mutex::default() }
+    }
+
+    /// Says until when it waits for others.
+    fn push(
+        &self,
+        request: Arc<UnwrapRequest>,
+        deadline: Instant,
+        answer: oneshot::Sender<Outcome>,
+    ) -> Instant {
+        let mut state = self.state.lock();
+        let patient = Instant::now() + state.pace.patience();
+        state.waiting.push_back(Item { request, patient, deadline, answer });
+        patient
+    }
+
+    /// Whether one more is needed, which counts from now on: nobody sends, or the first has waited for
+    /// long enough.
+    fn is_short_of_senders(&self) -> bool {
+        let mut state = self.state.lock();
+        let Some(first) = state.waiting.front() else { return false };
+        let most = if state.size.most() == 0 { SENDERS_MAX_PLAIN } else { SENDERS_MAX };
+        let needed =
+            state.senders == 0 || (first.patient <= Instant::now() && state.senders < most);
+        state.senders += usize::from(needed);
+        needed
+    }
+
+    /// The next items.
     fn take(&self) -> Vec<Item> {
-        let mut waiting = self.items.lock();
-        let now = Instant::now();
-        waiting.retain(|item| item.deadline > now && !item.answer.is_closed());
-        let mut bytes = 0;
-        let fit = waiting.iter().take(ITEMS_MAX).take_while(|item| {
-            bytes += item.request.payload.len() + item.request.aad.len();
-            bytes <= BYTES_MAX
-        });
-        // One that is too long by itself goes alone.
-        let count = fit.count().max(1).min(waiting.len());
-        waiting.drain(..count).collect()
+        let mut state = self.state.lock();
+        let most = state.size.most();
+        fitting(&mut state.waiting, most)
+    }
+
+    /// The same of these.
+    fn fitting(&self, items: &mut VecDeque<Item>) -> Vec<Item> {
+        fitting(items, self.state.lock().size.most())
+    }
+}
+
+/// Takes the first items that still have time, as many as fit into a request.
+fn fitting(waiting: &mut VecDeque<Item>, most: usize) -> Vec<Item> {
+    let now = Instant::now();
+    waiting.retain(|item| item.deadline > now && !item.answer.is_closed());
+    let mut bytes = 0;
+    let fit = waiting.iter().take(most).take_while(|item| {
+        bytes += item.request.payload.len() + item.request.aad.len();
+        bytes <= BYTES_MAX
+    });
+    // One that is too long by itself goes alone.
+    let count = fit.count().max(1).min(waiting.len());
+    waiting.drain(..count).collect()
+}
+
+/// Ends when nobody waits for an answer any more.
+async fn all_gone(items: &mut [Item]) {
+    for item in items {
+        item.answer.closed().await;
     }
 }
 
 impl Inner {
-    async fn send(&self, mut items: Vec<Item>) {
-        if items.len() == 1
-            && let Some(item) = items.pop()
-        {
-            let outcome = self.unwrap_one(&item.request, item.deadline).await;
-            let _ = item.answer.send(outcome);
-            return;
-        }
-        match self.send_batch(&items).await {
+    /// Sends them in one request, and answers all that have an answer then.
+    async fn send(self: &Arc<Self>, mut items: Vec<Item>) {
+        let requests: Vec<_> = items.iter().map(|item| Arc::clone(&item.request)).collect();
+        let deadline = items.iter().map(|item| item.deadline).max().unwrap_or_else(Instant::now);
+        let plain = items.len() == 1 && self.queue.state.lock().size.most() == 0;
+        let begin = Instant::now();
+        let answered = tokio::select! {
+            biased;
+            answered = async {
+                match &*requests {
+                    [request] if plain => {
+                        self.unwrap_one(request, deadline).await.map(|seed| vec![Ok(seed)])
+                    }
+                    _ => self.exchange(&requests, deadline).await,
+                }
+            } => answered,
+            () = all_gone(&mut items) => return,
+        };
+        match answered {
             Ok(outcomes) => {
+                self.queue.state.lock().pace.saw(begin.elapsed());
+                let mut behind = Vec::new();
                 for (item, outcome) in items.into_iter().zip(outcomes) {
-                    let outcome = match outcome {
-                        Ok(seed) => Ok(seed),
-                        Err(meaning) if meaning.act == Act::Later => {
-                            self.unwrap_one(&item.request, item.deadline).await
+                    match outcome {
+                        Ok(seed) => item.settle(Ok(seed)),
+                        Err(meaning)
+                            if matches!(meaning.act, Act::Elsewhere | Act::Behind | Act::Later) =>
+                        {
+                            behind.push((item, error(meaning)));
                         }
-                        Err(meaning) => {
-                            Err(BackendError::new(meaning.kind, ATTEMPTED, meaning.reason)
-                                .advise(meaning.advice))
-                        }
-                    };
-                    let _ = item.answer.send(outcome);
+                        Err(meaning) => item.settle(Err(error(meaning))),
+                    }
                 }
+                behind::again(self, behind);
             }
-            Err(error) => {
-                for item in items {
-                    let _ = item.answer.send(Err(error.clone()));
-                }
+            Err(error)
+                if plain || matches!(error.kind, ErrorKind::Unavailable | ErrorKind::Timeout) =>
+            {
+                settle_all(items, &error);
             }
+            Err(error) => self.refused(items, error).await,
         }
     }
 
-    async fn send_batch(
-        &self,
-        items: &[Item],
-    ) -> Result<Vec<Result<Secret, super::answer::Meaning>>, BackendError> {
-        #[derive(Deserialize)]
-        struct Results<'a> {
-            #[serde(borrow)]
-            batch_results: Vec<ItemResult<'a>>,
+    /// The request was refused as a whole. What a plain one of the first says tells why: whether it is
+    /// the list that is refused, and then smaller ones are sent from now on.
+    async fn refused(self: &Arc<Self>, mut items: Vec<Item>, error: BackendError) {
+        let count = items.len();
+        let first = items.remove(0);
+        let outcome = self.unwrap_one(&first.request, first.deadline).await;
+        let (taken, outcome) = match outcome {
+            Ok(seed) => (true, Ok(seed)),
+            // No news, for instance because there is no time left.
+            Err(lone) if lone.kind.retryable() => (false, Err(error.clone())),
+            Err(lone) => (lone.kind != error.kind, Err(lone)),
+        };
+        first.settle(outcome);
+        if !taken {
+            settle_all(items, &error);
+            return;
         }
-        #[derive(Deserialize)]
-        struct ItemResult<'a> {
-            #[serde(default)]
-            plaintext: &'a str,
-            #[serde(default)]
-            error: Option<String>,
-        }
-        let size = |item: &Item| 2 * (item.request.payload.len() + item.request.aad.len()) + 64;
-        let body = Object::with_capacity(items.iter().map(size).sum());
-        let objects = items.iter().map(|item| {
-            let ciphertext = String::from_utf8_lossy(&item.request.payload);
-            Object::with_capacity(size(item))
-                .text("ciphertext", &ciphertext)
-                .bytes("associated_data", &item.request.aad)
-        });
-        let body = body.objects("batch_input", objects);
-        let deadline = items.iter().map(|item| item.deadline).max().unwrap_or_else(Instant::now);
-        let answer = self.call(ATTEMPTED, "decrypt", body, true, deadline).await?;
-        let answer: Data<Results<'_>> = parse(ATTEMPTED, &answer)?;
-        let results = answer.data.batch_results;
-        if results.len() != items.len() {
-            let reason = format!("{} answers to {} questions", results.len(), items.len());
-            return Err(BackendError::new(ErrorKind::Unavailable, ATTEMPTED, reason));
-        }
-        Ok(results
-            .into_iter()
-            .map(|result| match result.error {
-                Some(error) if !error.is_empty() => Err(meaning_of_item(&error)),
-                _ => json::decode(result.plaintext)
-                    .filter(|plaintext| !plaintext.is_empty())
-                    .map(Secret::from)
-                    .ok_or_else(|| meaning_of_item("the answer has neither plaintext nor error")),
-            })
-            .collect())
+        let most = {
+            let mut state = self.queue.state.lock();
+            state.size.refused(count, error.kind);
+            for item in items.into_iter().rev() {
+                state.waiting.push_front(item);
+            }
+            state.size.most()
+        };
+        tracing::warn!(
+            items = count,
+            most,
+            %error,
+            "the server refuses several decrypts in one request and takes single ones: fewer are sent at a time"
+        );
+        hire(self);
+    }
+}
+
+fn settle_all(items: Vec<Item>, error: &BackendError) {
+    for item in items {
+        item.settle(Err(error.clone()));
     }
 }

@@ -1,20 +1,28 @@
 //! One call, tried on all endpoints until it succeeds, cannot succeed, or its time is over.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use tokio::time::{Instant, sleep, timeout_at};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::answer::{Act, Meaning, meaning};
+use super::answer::{Act, Meaning, meaning, meaning_of_silence, without_secrets};
+use super::batch::holds_results;
 use super::endpoints::Endpoints;
-use super::http_client::{Answer, Http, Request, Tls};
+use super::http_client::{Answer, Connection, Http, Request};
+use super::tls::{Connections, Tls};
 use crate::backend::{BackendError, ErrorKind};
 use crate::random::Random;
 
-/// Longest time for one attempt at one endpoint, while there are others: a node that hangs must leave
-/// time for them.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(700);
+/// How long an attempt is waited for alone: after that another one is made beside it, at another endpoint
+/// or on another connection.
+const PATIENCE: Duration = Duration::from_millis(700);
+
+/// How long a call goes on while all endpoints say that they know no such version: one that is behind has
+/// heard of a rotation by then, and what was lost stays lost.
+const BEHIND: Duration = Duration::from_secs(1);
 
 /// First pause after all endpoints have failed; doubles.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -22,15 +30,16 @@ const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// Longest pause.
 const PAUSE_MAX: Duration = Duration::from_millis(400);
 
-/// An attempt with less time than this is not begun.
+/// How long a node may take to say how it is.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A round with less time than this is not begun.
 const ATTEMPT_MIN: Duration = Duration::from_millis(5);
 
 /// A Vault or OpenBao, at one or several addresses.
 pub(super) struct Cluster {
     endpoints: Endpoints,
-    tls: Tls,
-    /// Made anew when the files of `tls` are to be read again.
-    http: Mutex<Option<Arc<Http>>>,
+    connections: Connections,
     random: Arc<dyn Random>,
 }
 
@@ -46,96 +55,194 @@ pub(super) enum Failure {
 impl Cluster {
     /// `addresses` as in `https://vault.example:8200`; at least one.
     pub(super) fn new(addresses: &[String], tls: Tls, random: Arc<dyn Random>) -> Self {
-        Self { endpoints: Endpoints::new(addresses), tls, http: Mutex::new(None), random }
+        let connections = Connections::new(tls);
+        Self { endpoints: Endpoints::new(addresses), connections, random }
     }
 
-    /// Reads the files of certificates anew with the next call.
-    pub(super) fn forget_tls(&self) {
-        *self.http.lock() = None;
+    /// Looks whether the files of certificates have changed.
+    pub(super) fn follow_files(&self) {
+        self.connections.follow_files();
     }
 
-    fn http(&self) -> Result<Arc<Http>, BackendError> {
-        let mut http = self.http.lock();
-        if let Some(http) = &*http {
-            return Ok(Arc::clone(http));
-        }
-        let new = Arc::new(Http::new(&self.tls)?);
-        *http = Some(Arc::clone(&new));
-        Ok(new)
+    /// Where the node that answered last does not know what others may know.
+    pub(super) fn ask_another(&self) {
+        self.endpoints.turn();
     }
 
     /// The body of a good answer. `attempted` is for errors, to be read after "cannot".
+    ///
+    /// In a round every endpoint is asked: the next one when one has failed, or beside one that takes
+    /// long; at last the same ones on new connections, in case those that were kept are dead. Whoever
+    /// answers first has answered, so that slow is slow and not a failure. Then there is a pause.
     pub(super) async fn call(
         &self,
         attempted: &'static str,
         request: &Request<'_>,
         deadline: Instant,
     ) -> Result<Answer, Failure> {
-        let http = self.http().map_err(Failure::Final)?;
-        let mut pause = PAUSE_MIN;
+        let http = self.connections.http().map_err(Failure::Final)?;
+        let (begin, mut pause, mut why) = (Instant::now(), PAUSE_MIN, None);
         loop {
-            let mut last = None;
-            let order = self.endpoints.order();
-            for address in &order {
-                let now = Instant::now();
-                if deadline.saturating_duration_since(now) < ATTEMPT_MIN {
-                    break;
+            let order = match request.only {
+                Some(address) => vec![address.into()],
+                None => self.endpoints.order(),
+            };
+            // The first failure is what the operator has to hear of; the others are its shadows.
+            let (mut first, mut heals_until) = (None, begin);
+            let mut under_way = FuturesUnordered::new();
+            let (mut count, mut allowed) = (0, order.len());
+            loop {
+                if count < allowed {
+                    let connection = match count / order.len() {
+                        0 if !request.once => Connection::Kept,
+                        _ => Connection::New,
+                    };
+                    let address = &order[count % order.len()];
+                    under_way.push(self.attempt(&http, address, request, connection));
+                    count += 1;
                 }
-                let alone = order.len() == 1;
-                let until = if alone { deadline } else { deadline.min(now + ATTEMPT_TIMEOUT) };
-                let meaning = match self.attempt(&http, address, request, until).await {
-                    Ok(answer) => return Ok(answer),
-                    Err(meaning) => meaning,
-                };
-                tracing::debug!(attempted, address, reason = meaning.reason, "an attempt failed");
-                match meaning.act {
-                    Act::Login => return Err(Failure::Login(error(attempted, address, meaning))),
-                    Act::Refuse => return Err(Failure::Final(error(attempted, address, meaning))),
-                    Act::Elsewhere => self.endpoints.bad(address),
-                    Act::Later => {
-                        last = Some(error(attempted, address, meaning));
-                        break;
+                let last = request.once || count == 2 * order.len();
+                let until = if last { deadline } else { deadline.min(Instant::now() + PATIENCE) };
+                match timeout_at(until, under_way.next()).await {
+                    Ok(Some(Ok(answer))) => return Ok(answer),
+                    Ok(Some(Err((address, meaning)))) => {
+                        let (act, kind) = (meaning.act, meaning.kind);
+                        let error = error(attempted, address, meaning);
+                        tracing::debug!(%error, "an attempt failed");
+                        heals_until = heals_until.max(match act {
+                            Act::Login => return Err(Failure::Login(error)),
+                            Act::Refuse => return Err(Failure::Final(error)),
+                            Act::Elsewhere if kind == ErrorKind::Misconfigured => begin,
+                            Act::Behind => begin + BEHIND,
+                            Act::Elsewhere | Act::Later => deadline,
+                        });
+                        first.get_or_insert(error);
+                        if act == Act::Later {
+                            break;
+                        }
                     }
+                    Ok(None) => break,
+                    Err(_) if until == deadline => {
+                        let reason = format!("{}: no answer in time", order[0]);
+                        let late = || BackendError::new(ErrorKind::Timeout, attempted, reason);
+                        return Err(Failure::Final(first.or(why).unwrap_or_else(late)));
+                    }
+                    Err(_) => allowed = allowed.max(count + 1),
                 }
-                // The first is what the operator has to hear of; the others are its shadows.
-                last.get_or_insert_with(|| error(attempted, address, meaning));
             }
-            let now = Instant::now();
-            let rest = deadline.saturating_duration_since(now);
-            if rest < pause + ATTEMPT_MIN {
-                let late = || BackendError::new(ErrorKind::Timeout, attempted, "no answer in time");
-                return Err(Failure::Final(last.unwrap_or_else(late)));
+            why = first.or(why);
+            let rest = heals_until.min(deadline).saturating_duration_since(Instant::now());
+            if let Some(error) = why.take_if(|_| rest < pause + ATTEMPT_MIN) {
+                return Err(Failure::Final(error));
             }
             sleep(self.random.jitter(pause)).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
     }
 
-    async fn attempt(
+    /// What a node says of itself, in words.
+    pub(super) async fn health(
+        &self,
+        address: &str,
+        deadline: Instant,
+    ) -> Result<String, BackendError> {
+        const ATTEMPTED: &str = "use the server";
+        #[derive(serde::Deserialize)]
+        struct Health {
+            version: String,
+        }
+        let http = self.connections.http()?;
+        let request = Request {
+            method: http::Method::GET,
+            path: "sys/health",
+            namespace: None,
+            token: None,
+            body: bytes::Bytes::new(),
+            batch: false,
+            once: false,
+            only: None,
+        };
+        let until = deadline.min(Instant::now() + HEALTH_TIMEOUT);
+        let refused = |meaning| error(ATTEMPTED, address, meaning);
+        let answer =
+            match timeout_at(until, http.send(&address.into(), &request, Connection::New)).await {
+                Err(_) => {
+                    let reason = format!("{address}: no answer in time");
+                    return Err(BackendError::new(ErrorKind::Timeout, ATTEMPTED, reason));
+                }
+                Ok(Err(silence)) => return Err(refused(meaning_of_silence(silence.reason))),
+                Ok(Ok(answer)) => answer,
+            };
+        let fault = |kind, reason: &str, advice: &'static str| {
+            let reason = format!("{address}: {reason}");
+            Err(BackendError::new(kind, ATTEMPTED, reason).advise(advice))
+        };
+        let version = serde_json::from_slice::<Health>(&answer.body).map(|health| health.version);
+        match (answer.status, version) {
+            (200, Ok(version)) => Ok(format!("version {version}, unsealed, leads")),
+            (429 | 473, Ok(version)) => Ok(format!("version {version}, unsealed, stands by")),
+            (472, Ok(_)) => fault(
+                ErrorKind::Misconfigured,
+                "it is a secondary for disaster recovery, which serves nobody",
+                "name the nodes of the primary cluster",
+            ),
+            (501, _) => fault(ErrorKind::Unavailable, "it is not initialised", "initialise it"),
+            (503, Ok(_)) => fault(ErrorKind::Unavailable, "it is sealed", "unseal it"),
+            (status, Ok(_)) => {
+                fault(ErrorKind::Unavailable, &format!("its health is {status}"), "look at its log")
+            }
+            (_, Err(_)) => match meaning(answer.status, &answer.body) {
+                Some(meaning) => Err(refused(meaning)),
+                None => fault(
+                    ErrorKind::Misconfigured,
+                    "it answers, but not as Vault and OpenBao do",
+                    "is the address right?",
+                ),
+            },
+        }
+    }
+
+    /// Asks one endpoint, for as long as the caller waits, and notes how it does.
+    async fn attempt<'a>(
         &self,
         http: &Http,
-        address: &str,
+        address: &'a Arc<str>,
         request: &Request<'_>,
-        until: Instant,
-    ) -> Result<Answer, Meaning> {
-        let elsewhere = |kind, reason| Meaning { act: Act::Elsewhere, kind, reason, advice: "" };
-        let answer = match timeout_at(until, http.send(address, request)).await {
-            Err(_) => return Err(elsewhere(ErrorKind::Timeout, "no answer in time".to_owned())),
-            Ok(Err(reason)) => return Err(elsewhere(ErrorKind::Unavailable, reason)),
-            Ok(Ok(answer)) => answer,
+        connection: Connection,
+    ) -> Result<Answer, (&'a Arc<str>, Meaning)> {
+        let mut sending = pin!(http.send(address, request, connection));
+        let outcome = if let Ok(outcome) = timeout(PATIENCE, &mut sending).await {
+            outcome
+        } else {
+            // The next calls begin with another one, unless it answers before that one does.
+            self.endpoints.bad(address);
+            sending.await
         };
-        // Where a part of a batch failed, the status is 400 and the answer is good all the same.
-        if answer.status == 400 && request.batch && super::batch::holds_results(&answer.body) {
-            self.endpoints.good(address);
-            return Ok(answer);
-        }
-        match meaning(answer.status, &answer.body) {
-            None => {
-                self.endpoints.good(address);
-                Ok(answer)
+        let meaning = match outcome {
+            Ok(answer) => match meaning(answer.status, &answer.body) {
+                // Where a part of a batch failed, the status is 400 and the answer is good all the same.
+                Some(_) if answer.status == 400 && request.batch && holds_results(&answer.body) => {
+                    None
+                }
+                found => found,
             }
-            Some(meaning) => Err(meaning),
+            .map_or(Ok(answer), Err),
+            Err(silence) => {
+                let spent = request.once && silence.arrived;
+                let meaning = meaning_of_silence(silence.reason);
+                Err(if spent { Meaning { act: Act::Refuse, ..meaning } } else { meaning })
+            }
+        };
+        match &meaning {
+            Ok(answer) => self.endpoints.good(&answer.address),
+            Err(meaning) if meaning.act == Act::Elsewhere => self.endpoints.bad(address),
+            Err(_) => {}
         }
+        meaning.map_err(|mut meaning| {
+            let secrets = [&*request.body, request.token.map_or(&[], |token| token.expose())];
+            meaning.reason = without_secrets(&meaning.reason, &secrets);
+            (address, meaning)
+        })
     }
 }
 

@@ -38,6 +38,11 @@ impl Object {
     /// A text.
     pub(super) fn text(mut self, name: &str, text: &str) -> Self {
         self.name(name);
+        self.quote(text);
+        self
+    }
+
+    fn quote(&mut self, text: &str) {
         self.0.push(b'"');
         for character in text.chars() {
             match character {
@@ -52,13 +57,26 @@ impl Object {
             }
         }
         self.0.push(b'"');
-        self
     }
 
     /// A number.
     pub(super) fn number(mut self, name: &str, number: u64) -> Self {
         self.name(name);
         self.0.extend_from_slice(number.to_string().as_bytes());
+        self
+    }
+
+    /// A list of texts.
+    pub(super) fn texts<'a>(mut self, name: &str, texts: impl Iterator<Item = &'a str>) -> Self {
+        self.name(name);
+        self.0.push(b'[');
+        for (at, text) in texts.enumerate() {
+            if at > 0 {
+                self.0.push(b',');
+            }
+            self.quote(text);
+        }
+        self.0.push(b']');
         self
     }
 
@@ -110,11 +128,13 @@ mod tests {
                 .bytes("bytes", &bytes)
                 .text("text", &text)
                 .number("number", number)
+                .texts("texts", ["a", &*text].into_iter())
                 .objects("list", (0..2).map(|n| Object::with_capacity(0).number("n", n)))
                 .finish();
             let read: serde_json::Value = serde_json::from_slice(&object).unwrap();
             prop_assert_eq!(read["text"].as_str(), Some(&*text));
             prop_assert_eq!(read["number"].as_u64(), Some(number));
+            prop_assert_eq!(&read["texts"], &serde_json::json!(["a", text]));
             prop_assert_eq!(&read["list"], &serde_json::json!([{"n": 0}, {"n": 1}]));
             let decoded = decode(read["bytes"].as_str().unwrap()).unwrap();
             prop_assert_eq!(&*decoded, &bytes);

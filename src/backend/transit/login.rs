@@ -1,118 +1,78 @@
 //! The token: how it is got, kept and got anew.
 //!
 //! A login needs the cluster's leader, so none may be needed at the wrong moment: a token is renewed
-//! when half of its time is over, and one that cannot be renewed is replaced then. Credentials are read
-//! from their files at each login. Nothing here ends the process: without a token, calls fail with the
-//! reason, and the next try may succeed.
+//! when half of its time is over, and one that cannot be renewed is replaced then. Meanwhile calls go on
+//! with the token that there is; only where it is gone do they wait. Nothing here ends the process:
+//! without a token, calls fail with the reason, and the next try may succeed.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
+use parking_lot::Mutex;
 use serde::Deserialize;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex as Flight, MutexGuard as InFlight};
 use tokio::time::{Instant, timeout_at};
-use zeroize::Zeroizing;
 
+use super::answer::WRONG_SECRET_ID;
+use super::auth::Auth;
 use super::client::{Cluster, Failure};
+use super::files::credential;
 use super::http_client::{Answer, Request};
 use super::json::Object;
+use super::lease::{Lease, Ticket};
+use super::refused::Refused;
+use super::wrapped::{self, Wrapped};
 use crate::backend::{BackendError, ErrorKind};
 use crate::random::Random;
 use crate::secret::Secret;
 
-/// Shortest time between two logins: a policy that forbids looks like a token that is gone.
-const LOGIN_GAP: Duration = Duration::from_secs(5);
+/// Shortest time between two logins because of a refusal: a policy that forbids looks like a token that
+/// is gone. Doubles while refusals go on.
+const REPLACE_GAP_MIN: Duration = Duration::from_secs(5);
 
-/// Longest file with a credential in bytes.
-const CREDENTIAL_BYTES_MAX: u64 = 64 * 1024;
+/// Longest.
+const REPLACE_GAP_MAX: Duration = Duration::from_secs(60);
 
-/// Who we are to the server.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Auth {
-    /// A token in a file, which somebody else puts there.
-    Token {
-        /// The file, with nothing but the token.
-        file: PathBuf,
-    },
-    /// AppRole.
-    AppRole {
-        /// Where the method is mounted, `approle` usually.
-        mount: String,
-        /// A file with the role_id.
-        role_id_file: PathBuf,
-        /// A file with the secret_id.
-        secret_id_file: PathBuf,
-    },
-    /// The client certificate of the connection.
-    Certificate {
-        /// Where the method is mounted, `cert` usually.
-        mount: String,
-        /// The role; the server looks for one that fits if there is none.
-        role: Option<String>,
-    },
-    /// A JWT in a file, which somebody else keeps fresh: methods `jwt` and `kubernetes`.
-    Jwt {
-        /// Where the method is mounted, `jwt` or `kubernetes` usually.
-        mount: String,
-        /// The role.
-        role: String,
-        /// The file, with nothing but the JWT.
-        file: PathBuf,
-    },
-}
+/// How long a login that has failed answers for others.
+const FAILED_FOR: Duration = Duration::from_secs(1);
 
-/// A token for calls.
-#[derive(Clone)]
-pub(super) struct Ticket {
-    pub(super) token: Arc<Secret>,
-    /// Which login it is from.
-    number: u64,
-}
+/// How long a renewal or a replacement may take while the token is still good: an observation has other
+/// things to do.
+const KEEP_PATIENCE: Duration = Duration::from_secs(1);
 
-struct Lease {
-    ticket: Ticket,
-    /// How long the login gave it; `None` if for ever.
-    whole: Option<Duration>,
-    renewable: bool,
-    /// When it is to be renewed or replaced.
-    due: Option<Instant>,
-    /// When it ends.
-    ends: Option<Instant>,
-}
+/// When a found token is looked at again that could not be renewed for want of a server that does so.
+const FOUND_AGAIN: Duration = Duration::from_secs(30);
+
+const LOGIN_FORBIDDEN: &str = "is the login method enabled at this mount, and the namespace right? After several \
+                               wrong credentials a server refuses right ones, too, for some minutes";
+const KUBERNETES_FORBIDDEN: &str = "is the login method enabled at this mount, and does the API server answer that \
+                                    it asks about tokens?";
 
 #[derive(Default)]
 struct State {
     lease: Option<Lease>,
     /// Logins so far.
     number: u64,
-    /// When the last login began, and how it failed if it did.
-    last: Option<(Instant, Option<BackendError>)>,
+    /// When and how the last login failed, if it did.
+    failed: Option<(Instant, BackendError)>,
+    /// When a token was last replaced because it was refused, and how long until the next time.
+    replaced: Option<(Instant, Duration)>,
+    /// Why the token cannot be kept; it is said once.
+    fault: Option<BackendError>,
 }
 
-/// The login, shared by all calls: one at a time is under way.
+/// The login, shared by all calls.
 pub(super) struct Login {
     cluster: Arc<Cluster>,
     auth: Auth,
     namespace: Option<String>,
     random: Arc<dyn Random>,
+    wrapped: Option<Wrapped>,
+    refused: Refused,
     state: Mutex<State>,
-}
-
-/// What a login or a renewal gives.
-#[derive(Deserialize)]
-struct Granted<'a> {
-    #[serde(borrow)]
-    auth: Grant<'a>,
-}
-
-#[derive(Deserialize)]
-struct Grant<'a> {
-    client_token: &'a str,
-    /// In seconds; 0 is for ever.
-    lease_duration: u64,
-    renewable: bool,
+    /// Held by whoever logs in or renews: one at a time.
+    flight: Flight<()>,
 }
 
 impl Login {
@@ -122,18 +82,35 @@ impl Login {
         namespace: Option<String>,
         random: Arc<dyn Random>,
     ) -> Self {
-        Self { cluster, auth, namespace, random, state: Mutex::default() }
+        let wrapped = match &auth {
+            Auth::WrappedAppRole { mount, wrapping_token_file, role, .. } => {
+                let (file, mount) = (wrapping_token_file.clone(), mount.clone());
+                let (role, namespace) = (role.clone(), namespace.clone());
+                let settings = wrapped::Settings { file, mount, role, namespace };
+                Some(Wrapped::new(settings, Arc::clone(&cluster)))
+            }
+            _ => None,
+        };
+        let (refused, state, flight) = (Refused::default(), Mutex::default(), Flight::default());
+        Self { cluster, auth, namespace, random, wrapped, refused, state, flight }
     }
 
     /// A token, by a login if there is none.
     pub(super) async fn ticket(&self, deadline: Instant) -> Result<Ticket, BackendError> {
-        let mut state = self.lock(deadline).await?;
-        match &state.lease {
-            Some(lease) if lease.ends.is_none_or(|ends| ends > Instant::now()) => {
-                Ok(lease.ticket.clone())
-            }
-            _ => self.log_in(&mut state, deadline).await,
+        if let Some(ticket) = self.good() {
+            return Ok(ticket);
         }
+        let flight = self.take_off(deadline).await?;
+        match self.good() {
+            Some(ticket) => Ok(ticket),
+            None => self.log_in(&flight, deadline).await,
+        }
+    }
+
+    fn good(&self) -> Option<Ticket> {
+        let state = self.state.lock();
+        let lease = state.lease.as_ref()?;
+        lease.is_good().then(|| lease.ticket.clone())
     }
 
     /// Another token, after the server has refused this one with `refusal`; the refusal itself if a new
@@ -144,62 +121,105 @@ impl Login {
         refusal: BackendError,
         deadline: Instant,
     ) -> Result<Ticket, BackendError> {
-        let mut state = self.lock(deadline).await?;
-        match &state.lease {
-            // Another call has logged in meanwhile.
-            Some(lease) if lease.ticket.number != refused.number => Ok(lease.ticket.clone()),
-            _ if state.too_soon() => Err(refusal),
-            _ => self.log_in(&mut state, deadline).await,
-        }
-    }
-
-    /// Renews or replaces the token when it is due. A failure is not one yet: the token is still good.
-    pub(super) async fn keep(&self, deadline: Instant) -> Result<(), BackendError> {
-        let mut state = self.lock(deadline).await?;
-        let Some(lease) = &state.lease else { return Ok(()) };
-        if lease.due.is_none_or(|due| due > Instant::now()) {
-            return Ok(());
-        }
-        if lease.renewable && self.renew(&mut state, deadline).await {
-            return Ok(());
-        }
-        // Near the end of its longest life a renewal gives less and less, and for a certificate that
-        // has been replaced it is refused.
-        if state.too_soon() {
-            return Ok(());
-        }
-        match self.log_in(&mut state, deadline).await {
-            Ok(_) => Ok(()),
-            Err(error) => match state.lease.as_ref().and_then(|lease| lease.ends) {
-                Some(ends) if ends <= Instant::now() => Err(error),
-                _ => {
-                    tracing::warn!(%error, "cannot replace the token, which is still good");
-                    Ok(())
+        let flight = self.take_off(deadline).await?;
+        let gap = {
+            let state = self.state.lock();
+            match &state.lease {
+                // Another call has logged in meanwhile.
+                Some(lease) if lease.ticket.number != refused.number => {
+                    return Ok(lease.ticket.clone());
                 }
-            },
+                _ => {}
+            }
+            match state.replaced {
+                Some((at, gap)) if at.elapsed() < gap => return Err(refusal),
+                Some((at, gap)) if at.elapsed() < gap * 2 => (gap * 2).min(REPLACE_GAP_MAX),
+                _ => REPLACE_GAP_MIN,
+            }
+        };
+        let ticket = self.log_in(&flight, deadline).await?;
+        self.state.lock().replaced = Some((Instant::now(), gap));
+        Ok(ticket)
+    }
+
+    /// Renews or replaces the token when it is due, and takes over what others have put into the files.
+    /// A failure is not one yet: the token is still good, or the next call says why there is none.
+    pub(super) async fn keep(&self, deadline: Instant) {
+        // Whoever else has it is about to log in.
+        let Ok(flight) = self.flight.try_lock() else { return };
+        let Some(lease) = self.state.lock().lease.clone() else { return };
+        let until = || deadline.min(Instant::now() + KEEP_PATIENCE);
+        let outcome = match self.keep_now(&flight, &lease, until).await {
+            Err(error) => Err(error),
+            Ok(true) => Ok(()),
+            Ok(false) => self.log_in(&flight, until()).await.map(|_| ()),
+        };
+        let mut state = self.state.lock();
+        match outcome {
+            Ok(()) => state.fault = None,
+            Err(error) if state.fault.as_ref() == Some(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "the token cannot be kept; it is still good for a while");
+                state.fault = Some(error);
+            }
         }
     }
 
-    async fn lock(
+    /// Whether the token can be gone on with.
+    async fn keep_now(
         &self,
-        deadline: Instant,
-    ) -> Result<tokio::sync::MutexGuard<'_, State>, BackendError> {
-        timeout_at(deadline, self.state.lock()).await.map_err(|_| {
+        flight: &InFlight<'_, ()>,
+        lease: &Lease,
+        until: impl Fn() -> Instant,
+    ) -> Result<bool, BackendError> {
+        match (&self.auth, &self.wrapped) {
+            // One that cannot be read is a matter for the next login.
+            (Auth::Token { file }, _)
+                if credential(file, "the token")
+                    .is_ok_and(|token| token.as_bytes() != lease.ticket.token.expose()) =>
+            {
+                return Ok(false);
+            }
+            // A wrapping token does not live until the next login. What is wrong with it is logged.
+            (_, Some(wrapped)) => {
+                let _ = wrapped.secret_id(until()).await;
+            }
+            _ => {}
+        }
+        if !lease.is_due() {
+            return Ok(true);
+        }
+        if !lease.renewable {
+            return Ok(false);
+        }
+        self.renew(flight, lease, until()).await
+    }
+
+    async fn take_off(&self, deadline: Instant) -> Result<InFlight<'_, ()>, BackendError> {
+        timeout_at(deadline, self.flight.lock()).await.map_err(|_| {
             BackendError::new(ErrorKind::Timeout, "log in", "another call's login takes too long")
         })
     }
 
-    async fn log_in(&self, state: &mut State, deadline: Instant) -> Result<Ticket, BackendError> {
-        if let Some((at, Some(error))) = &state.last
-            && at.elapsed() < LOGIN_GAP / 5
-        {
-            return Err(error.clone());
-        }
-        let begin = Instant::now();
-        let outcome = self.log_in_now(state.number + 1, deadline).await;
-        state.last = Some((begin, outcome.as_ref().err().cloned()));
+    async fn log_in(
+        &self,
+        _flight: &InFlight<'_, ()>,
+        deadline: Instant,
+    ) -> Result<Ticket, BackendError> {
+        let number = {
+            let state = self.state.lock();
+            match &state.failed {
+                Some((at, error)) if at.elapsed() < FAILED_FOR => return Err(error.clone()),
+                _ => state.number + 1,
+            }
+        };
+        let outcome = self.log_in_now(number, deadline).await;
+        let mut state = self.state.lock();
+        // Not that this caller had too little time: the next may have more.
+        let failed = outcome.as_ref().err().filter(|error| error.kind != ErrorKind::Timeout);
+        state.failed = failed.map(|error| (Instant::now(), error.clone()));
         let lease = outcome?;
-        state.number += 1;
+        state.number = number;
         let ticket = lease.ticket.clone();
         tracing::info!(for_seconds = lease.whole.map(|whole| whole.as_secs()), "logged in");
         state.lease = Some(lease);
@@ -207,96 +227,116 @@ impl Login {
     }
 
     async fn log_in_now(&self, number: u64, deadline: Instant) -> Result<Lease, BackendError> {
-        let (mount, body) = match &self.auth {
-            Auth::Token { file } => {
-                let token = Secret::from(credential(file, "the token")?);
+        let mut tried = None;
+        let body = match (&self.auth, &self.wrapped) {
+            (Auth::Token { file }, _) => {
+                let token = credential(file, "the token")?;
+                let token = Secret::from(token.as_bytes().to_vec());
                 return Ok(self.found(token, number, deadline).await);
             }
-            Auth::AppRole { mount, role_id_file, secret_id_file } => {
+            (Auth::AppRole { role_id_file, secret_id_file, .. }, _) => {
                 let role_id = credential(role_id_file, "the role_id")?;
                 let secret_id = credential(secret_id_file, "the secret_id")?;
-                let body = Object::with_capacity(role_id.len() + secret_id.len())
-                    .text("role_id", text(role_id_file, &role_id)?)
-                    .text("secret_id", text(secret_id_file, &secret_id)?);
-                (mount, body)
+                tried = Some(self.refused.untried(&role_id, &secret_id)?);
+                app_role(&role_id, &secret_id)
             }
-            Auth::Certificate { mount, role } => {
+            (Auth::WrappedAppRole { role_id_file, .. }, Some(wrapped)) => {
+                let role_id = credential(role_id_file, "the role_id")?;
+                let secret_id = wrapped.secret_id(deadline).await?;
+                let secret_id = String::from_utf8_lossy(secret_id.expose());
+                tried = Some(self.refused.untried(&role_id, &secret_id)?);
+                app_role(&role_id, &secret_id)
+            }
+            (Auth::Certificate { role, .. }, _) => {
                 // It may have been replaced on the disk.
-                self.cluster.forget_tls();
+                self.cluster.follow_files();
                 let body = Object::with_capacity(64);
-                (mount, if let Some(role) = role { body.text("name", role) } else { body })
+                if let Some(role) = role { body.text("name", role) } else { body }
             }
-            Auth::Jwt { mount, role, file } => {
+            (Auth::Jwt { role, file, .. } | Auth::Kubernetes { role, file, .. }, _) => {
                 let jwt = credential(file, "the JWT")?;
-                let body = Object::with_capacity(jwt.len() + role.len())
-                    .text("role", role)
-                    .text("jwt", text(file, &jwt)?);
-                (mount, body)
+                Object::with_capacity(jwt.len() + role.len()).text("role", role).text("jwt", &jwt)
             }
+            (Auth::WrappedAppRole { .. }, None) => Object::with_capacity(0),
         };
-        let path = format!("auth/{mount}/login");
-        let answer = self.call("log in", &path, None, body, deadline).await?;
-        let granted: Granted<'_> = parse("log in", &answer)?;
-        Ok(self.lease(&granted.auth, number))
+        let path = format!("auth/{}/login", self.auth.mount().unwrap_or_default());
+        let answer = self.call("log in", &path, None, body, deadline).await;
+        let answer = answer.map_err(|error| self.explain(error)).inspect_err(|error| {
+            if let Some(credentials) = tried.filter(|_| error.reason.contains(WRONG_SECRET_ID)) {
+                self.refused.add(credentials, error);
+            }
+        })?;
+        Lease::granted("log in", &answer, number, &*self.random)
+    }
+
+    /// A refused login, with what can be done about it.
+    fn explain(&self, error: BackendError) -> BackendError {
+        match &self.auth {
+            Auth::WrappedAppRole { wrapping_token_file, .. }
+                if error.reason.contains(WRONG_SECRET_ID) =>
+            {
+                let file = wrapping_token_file.display();
+                error.advise(format!(
+                    "the secret_id that was opened is expired or used up, or not of this role: put a \
+                     new wrapped one into {file}"
+                ))
+            }
+            _ => error,
+        }
     }
 
     /// The lease of a token that somebody else has put there. How long it lives is told by renewing it;
     /// where it may not be renewed, that is somebody else's care, too.
     async fn found(&self, token: Secret, number: u64, deadline: Instant) -> Lease {
-        let ticket = Ticket { token: Arc::new(token), number };
-        let mut lease = Lease { ticket, whole: None, renewable: false, due: None, ends: None };
-        let path = "auth/token/renew-self";
-        let body = Object::with_capacity(0);
-        let renewed = self.call("renew the token", path, Some(&lease.ticket.token), body, deadline);
-        if let Ok(answer) = renewed.await
-            && let Ok(granted) = parse::<Granted<'_>>("renew the token", &answer)
-        {
-            let granted = self.lease(&granted.auth, number);
-            (lease.whole, lease.renewable) = (granted.whole, granted.renewable);
-            (lease.due, lease.ends) = (granted.due, granted.ends);
+        let mut lease = Lease::unknown(token, number);
+        let deadline = deadline.min(Instant::now() + KEEP_PATIENCE);
+        match self.renewed(&lease, deadline).await {
+            Ok(renewed) => lease = renewed,
+            Err(error) if error.kind.retryable() => {
+                (lease.renewable, lease.due) = (true, Some(Instant::now() + FOUND_AGAIN));
+            }
+            Err(_) => {}
         }
         lease
     }
 
     /// Whether the token has been renewed for long enough to go on with it.
-    async fn renew(&self, state: &mut State, deadline: Instant) -> bool {
-        let Some(lease) = &state.lease else { return false };
-        let (path, body) = ("auth/token/renew-self", Object::with_capacity(0));
-        let token = Arc::clone(&lease.ticket.token);
-        let answer = self.call("renew the token", path, Some(&token), body, deadline).await;
-        let renewed = answer.and_then(|answer| {
-            let granted: Granted<'_> = parse("renew the token", &answer)?;
-            Ok(self.lease(&granted.auth, lease.ticket.number))
-        });
-        match (renewed, lease.whole) {
-            (Ok(renewed), Some(whole)) if renewed.whole.is_some_and(|now| now * 3 >= whole * 2) => {
-                let renewed = Lease { whole: Some(whole), ..renewed };
-                state.lease = Some(renewed);
-                true
+    async fn renew(
+        &self,
+        _flight: &InFlight<'_, ()>,
+        lease: &Lease,
+        deadline: Instant,
+    ) -> Result<bool, BackendError> {
+        match self.renewed(lease, deadline).await {
+            Ok(mut renewed) => {
+                // Near the end of its longest life a renewal gives less and less.
+                let enough = match (renewed.whole, lease.whole) {
+                    (Some(now), Some(whole)) => now * 3 >= whole * 2,
+                    _ => true,
+                };
+                renewed.whole = lease.whole.or(renewed.whole);
+                if !enough {
+                    renewed.due = lease.due;
+                }
+                self.state.lock().lease = Some(renewed);
+                Ok(enough)
             }
-            (Ok(renewed), None) => {
-                state.lease = Some(renewed);
-                true
-            }
-            (Ok(_), Some(_)) => false,
-            (Err(error), _) => {
+            // A login needs the leader as well.
+            Err(error) if error.kind.retryable() => Err(error),
+            // For instance because the certificate of its login has been replaced.
+            Err(error) => {
                 tracing::debug!(%error, "a token is not renewed");
-                false
+                Ok(false)
             }
         }
     }
 
-    fn lease(&self, grant: &Grant<'_>, number: u64) -> Lease {
-        let token = Secret::from(grant.client_token.as_bytes().to_vec());
-        let whole = (grant.lease_duration > 0).then(|| Duration::from_secs(grant.lease_duration));
-        let now = Instant::now();
-        Lease {
-            ticket: Ticket { token: Arc::new(token), number },
-            whole,
-            renewable: grant.renewable,
-            due: whole.map(|whole| now + self.random.jitter(whole / 2)),
-            ends: whole.map(|whole| now + whole),
-        }
+    async fn renewed(&self, lease: &Lease, deadline: Instant) -> Result<Lease, BackendError> {
+        const ATTEMPTED: &str = "renew the token";
+        let (path, body) = ("auth/token/renew-self", Object::with_capacity(0));
+        let token = Some(&*lease.ticket.token);
+        let answer = self.call(ATTEMPTED, path, token, body, deadline).await?;
+        Lease::granted(ATTEMPTED, &answer, lease.ticket.number, &*self.random)
     }
 
     async fn call(
@@ -307,19 +347,33 @@ impl Login {
         body: Object,
         deadline: Instant,
     ) -> Result<Answer, BackendError> {
-        let namespace = self.namespace.as_deref();
-        let body = body.finish();
-        let request = Request { method: Method::POST, path, namespace, token, body, batch: false };
+        let request = Request {
+            method: Method::POST,
+            path,
+            namespace: self.namespace.as_deref(),
+            token,
+            body: body.finish(),
+            batch: false,
+            // A login with a secret_id may use it up, and then a second one is refused, for good. A node
+            // that hangs costs the login its time instead; the next one begins with another node.
+            once: token.is_none() && self.auth.has_secret_id(),
+            only: None,
+        };
         self.cluster.call(attempted, &request, deadline).await.map_err(|failure| match failure {
-            Failure::Login(error) | Failure::Final(error) => error,
+            Failure::Final(error) => error,
+            // There is no token to be got anew here.
+            Failure::Login(error) if matches!(self.auth, Auth::Kubernetes { .. }) => {
+                error.advise(KUBERNETES_FORBIDDEN)
+            }
+            Failure::Login(error) => error.advise(LOGIN_FORBIDDEN),
         })
     }
 }
 
-impl State {
-    fn too_soon(&self) -> bool {
-        self.last.as_ref().is_some_and(|(at, _)| at.elapsed() < LOGIN_GAP)
-    }
+fn app_role(role_id: &str, secret_id: &str) -> Object {
+    Object::with_capacity(role_id.len() + secret_id.len())
+        .text("role_id", role_id)
+        .text("secret_id", secret_id)
 }
 
 /// Reads an answer. What is wrong with it is said without repeating any of it.
@@ -332,35 +386,5 @@ pub(super) fn parse<'a, T: Deserialize<'a>>(
         let reason = format!("the answer is not what it should be (line {line}, column {column})");
         BackendError::new(ErrorKind::Unavailable, attempted, reason)
             .advise("is something else than Vault or OpenBao at this address, or between?")
-    })
-}
-
-/// The content of a file without blanks around it.
-fn credential(file: &Path, what: &str) -> Result<Zeroizing<Vec<u8>>, BackendError> {
-    use std::io::Read as _;
-    let fail = |reason: String| {
-        let attempted = format!("read {what} from {}", file.display());
-        BackendError::new(ErrorKind::Credentials, attempted, reason)
-    };
-    let mut content = Zeroizing::new(Vec::with_capacity(4096));
-    let opened = std::fs::File::open(file).map_err(|error| fail(error.to_string()))?;
-    opened
-        .take(CREDENTIAL_BYTES_MAX + 1)
-        .read_to_end(&mut content)
-        .map_err(|error| fail(error.to_string()))?;
-    let trimmed = Zeroizing::new(content.trim_ascii().to_vec());
-    if trimmed.is_empty() {
-        return Err(fail("the file is empty".to_owned()));
-    }
-    if content.len() > usize::try_from(CREDENTIAL_BYTES_MAX).unwrap_or(usize::MAX) {
-        return Err(fail(format!("it is longer than {CREDENTIAL_BYTES_MAX} bytes")));
-    }
-    Ok(trimmed)
-}
-
-fn text<'a>(file: &Path, bytes: &'a [u8]) -> Result<&'a str, BackendError> {
-    std::str::from_utf8(bytes).map_err(|_| {
-        let attempted = format!("use {}", file.display());
-        BackendError::new(ErrorKind::Credentials, attempted, "it is not UTF-8")
     })
 }

@@ -18,6 +18,13 @@ const LOWER_AFTER: Duration = Duration::from_secs(60);
 /// How often, besides.
 const LOWER_TIMES: u32 = 3;
 
+/// How long another key under a known number has to be the only one that is seen before it is believed:
+/// until then it may be another cluster's, behind one of the addresses.
+const DOUBTED_FOR: Duration = Duration::from_secs(15);
+
+/// How often, besides.
+const DOUBTED_TIMES: u32 = 3;
+
 /// What is known of the key.
 #[derive(Debug, Default)]
 pub(super) struct Versions {
@@ -25,6 +32,8 @@ pub(super) struct Versions {
     current: Option<u64>,
     /// Since when and how often the latest version was lower than the current one.
     lower: Option<(Instant, u32)>,
+    /// Another key that has been seen, since when, and how often.
+    doubted: Option<(Fingerprint, Instant, u32)>,
 }
 
 /// What an observation of the latest version means.
@@ -32,12 +41,20 @@ pub(super) struct Versions {
 pub(super) enum News {
     /// Nothing new.
     Same,
-    /// A version that was not there before.
-    Rotated,
-    /// Another key of the same name: made anew, or restored.
-    AnotherKey,
+    /// A version that was not there before: it is for the caller to make sure that the one before is
+    /// still the `known` key, and then to say [`Versions::become_current`] or [`Versions::doubt`].
+    Higher {
+        /// The current version.
+        than: u64,
+        /// What it is recognised by.
+        known: Fingerprint,
+    },
     /// A node that is behind; the current version stays.
     Behind,
+    /// Another key of the same name, not believed yet.
+    Doubtful,
+    /// Another key of the same name: made anew, or restored.
+    AnotherKey,
 }
 
 impl Versions {
@@ -50,16 +67,12 @@ impl Versions {
     ) -> News {
         let remembered = self.known.get(&version).copied();
         if remembered.is_some_and(|remembered| remembered != fingerprint) {
-            self.known.clear();
-            self.become_current(version, fingerprint);
-            return News::AnotherKey;
+            return self.doubt(version, fingerprint, now);
         }
-        match self.current {
-            Some(current) if version == current => {
-                self.lower = None;
-                News::Same
-            }
-            Some(current) if version < current => {
+        let before = self.current.and_then(|current| Some((current, *self.known.get(&current)?)));
+        match before {
+            Some((current, known)) if version > current => News::Higher { than: current, known },
+            Some((current, _)) if version < current => {
                 let (since, times) = self.lower.get_or_insert((now, 0));
                 *times += 1;
                 if *times < LOWER_TIMES || now.duration_since(*since) <= LOWER_AFTER {
@@ -71,22 +84,35 @@ impl Versions {
                 self.become_current(version, fingerprint);
                 News::AnotherKey
             }
-            before => {
+            _ => {
                 self.become_current(version, fingerprint);
-                if before.is_some() { News::Rotated } else { News::Same }
+                News::Same
             }
         }
     }
 
-    fn become_current(&mut self, version: u64, fingerprint: Fingerprint) {
+    /// Takes in another key under the number of a known one; it is believed when no other was seen for a
+    /// while.
+    pub(super) fn doubt(&mut self, version: u64, fingerprint: Fingerprint, now: Instant) -> News {
+        let (since, times) = match self.doubted {
+            Some((doubted, since, times)) if doubted == fingerprint => (since, times + 1),
+            _ => (now, 1),
+        };
+        if times < DOUBTED_TIMES || now.duration_since(since) < DOUBTED_FOR {
+            self.doubted = Some((fingerprint, since, times));
+            return News::Doubtful;
+        }
+        self.known.clear();
+        self.become_current(version, fingerprint);
+        News::AnotherKey
+    }
+
+    /// From now on this is the current version.
+    pub(super) fn become_current(&mut self, version: u64, fingerprint: Fingerprint) {
         self.known.insert(version, fingerprint);
         self.current = Some(version);
         self.lower = None;
-    }
-
-    /// Remembers a version that is not the latest.
-    pub(super) fn learn(&mut self, version: u64, fingerprint: Fingerprint) {
-        self.known.insert(version, fingerprint);
+        self.doubted = None;
     }
 
     /// The current version.
@@ -102,7 +128,7 @@ impl Versions {
     }
 
     /// The id of a version, if its fingerprint is known.
-    pub(super) fn id(&self, version: u64) -> Option<KeyId> {
+    fn id(&self, version: u64) -> Option<KeyId> {
         let fingerprint = self.known.get(&version)?;
         Some(KeyId::new(*fingerprint, &Version::of_number(version)))
     }
@@ -121,16 +147,26 @@ mod tests {
         Fingerprint::of(key, &version.to_be_bytes())
     }
 
+    /// Versions of the key "a", which are believed, or of another, which is not.
+    fn see(versions: &mut Versions, key: &str, version: u64, now: Instant) -> News {
+        let fingerprint = fingerprint(key, version);
+        let news = versions.saw_latest(version, fingerprint, now);
+        if key == "a" && matches!(news, News::Higher { .. }) {
+            versions.become_current(version, fingerprint);
+        }
+        news
+    }
+
     #[test]
     fn a_rotation_moves_on_and_a_node_behind_does_not_move_back() {
         let (mut versions, now) = (Versions::default(), Instant::now());
         let mut saw = |version, seconds| {
-            let at = now + Duration::from_secs(seconds);
-            let news = versions.saw_latest(version, fingerprint("a", version), at);
+            let news = see(&mut versions, "a", version, now + Duration::from_secs(seconds));
             (news, versions.current().map(|(version, _)| version))
         };
         assert_eq!(saw(1, 0), (News::Same, Some(1)));
-        assert_eq!(saw(2, 10), (News::Rotated, Some(2)));
+        let known = fingerprint("a", 1);
+        assert_eq!(saw(2, 10), (News::Higher { than: 1, known }, Some(2)));
         assert_eq!(saw(1, 20), (News::Behind, Some(2)));
         assert_eq!(saw(2, 30), (News::Same, Some(2)));
         // Again and again, but not for long enough; for long enough, but not often enough.
@@ -144,20 +180,44 @@ mod tests {
     }
 
     #[test]
-    fn a_key_made_anew_has_other_ids_under_the_same_numbers() {
+    fn another_key_is_believed_when_it_is_the_only_one_for_a_while() {
         let (mut versions, now) = (Versions::default(), Instant::now());
-        versions.saw_latest(1, fingerprint("a", 1), now);
-        versions.saw_latest(2, fingerprint("a", 2), now);
-        let old = versions.id(2).unwrap();
-        assert_eq!(versions.saw_latest(2, fingerprint("b", 2), now), News::AnotherKey);
-        let new = versions.id(2).unwrap();
+        let mut saw = |key, version, seconds| {
+            let news = see(&mut versions, key, version, now + Duration::from_secs(seconds));
+            (news, versions.current().unwrap().1)
+        };
+        let (_, old) = saw("a", 1, 0);
+        // Behind a balancer of two clusters neither is ever believed but the first.
+        for seconds in (1..100).step_by(2) {
+            assert_eq!(saw("b", 1, seconds), (News::Doubtful, old.clone()));
+            assert_eq!(saw("a", 1, seconds + 1), (News::Same, old.clone()));
+        }
+        assert_eq!(saw("b", 1, 101), (News::Doubtful, old.clone()));
+        assert_eq!(saw("b", 1, 102), (News::Doubtful, old.clone()));
+        assert_eq!(saw("b", 1, 115), (News::Doubtful, old.clone()));
+        let (news, new) = saw("b", 1, 116);
+        assert_eq!(news, News::AnotherKey);
         assert_ne!(old, new);
-        assert_eq!((versions.find(&old), versions.find(&new)), (None, Some(2)));
+        assert_eq!((versions.find(&old), versions.find(&new)), (None, Some(1)));
         assert_eq!(versions.others().count(), 0, "what was known of the other is forgotten");
-        // Below what is known, too.
-        versions.saw_latest(3, fingerprint("b", 3), now);
-        versions.learn(1, fingerprint("b", 1));
-        assert_eq!(versions.saw_latest(1, fingerprint("c", 1), now), News::AnotherKey);
-        assert_eq!(versions.current().map(|(version, _)| version), Some(1));
+    }
+
+    #[test]
+    fn another_key_with_a_higher_number_is_doubted_too() {
+        let (mut versions, now) = (Versions::default(), Instant::now());
+        see(&mut versions, "a", 1, now);
+        let (_, old) = versions.current().unwrap();
+        let doubt = |versions: &mut Versions, seconds| {
+            let at = now + Duration::from_secs(seconds);
+            let known = fingerprint("a", 1);
+            assert_eq!(see(versions, "b", 5, at), News::Higher { than: 1, known });
+            versions.doubt(5, fingerprint("b", 5), at)
+        };
+        assert_eq!(doubt(&mut versions, 1), News::Doubtful);
+        assert_eq!(doubt(&mut versions, 2), News::Doubtful);
+        assert_eq!(versions.current().unwrap().1, old);
+        assert_eq!(doubt(&mut versions, 20), News::AnotherKey);
+        assert_eq!(versions.current().unwrap().0, 5);
+        assert_eq!(versions.find(&old), None);
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use kleidi_harness::Stored;
 use kleidi_proto::encryption::ETCD_PREFIX;
 
@@ -23,16 +25,23 @@ pub fn explain(raw: &[u8], key_id: &str) -> String {
     table.row(data - 60, "the Secret, encrypted");
     table.row(16, "AES-GCM tag; it covers the object's key in etcd, too");
 
-    table.field("keyID, which key of the token wrapped the seed", key_id.len());
+    let seed = &object.encrypted_dek_source;
+    let in_transit = seed.starts_with(&[1, 2]);
+    table.field("keyID, which key wrapped the seed", key_id.len());
     table.row(32, "text: fingerprint of the key's material");
-    table.row(key_id.len() - 32, "text: the key's CKA_ID");
+    let generation = if in_transit { "version in transit" } else { "CKA_ID" };
+    table.row(key_id.len() - 32, &format!("text: the key's {generation}"));
 
-    let seed = object.encrypted_dek_source.len();
-    table.field("encryptedDEKSource, the seed, as the plugin wrapped it", seed);
-    table.row(2, "the plugin's format 1, scheme 1: AES-256-GCM");
-    table.row(12, "IV");
-    table.row(seed - 30, "the seed, encrypted by the key on the token");
-    table.row(16, "tag; it covers keyID and annotations, too");
+    table.field("encryptedDEKSource, the seed, as the plugin wrapped it", seed.len());
+    if in_transit {
+        table.row(2, "the plugin's format 1, scheme 2: transit");
+        table.transit(&seed[2..]);
+    } else {
+        table.row(2, "the plugin's format 1, scheme 1: AES-256-GCM");
+        table.row(12, "IV");
+        table.row(seed.len() - 30, "the seed, encrypted by the key on the token");
+        table.row(16, "tag; it covers keyID and annotations, too");
+    }
 
     assert!(object.annotations.is_empty(), "this plugin writes no annotations");
     let kind = object.encrypted_dek_source_type().as_str_name();
@@ -53,6 +62,23 @@ impl Table<'_> {
         // All field numbers are below 16: the tag has one byte.
         let size = 1 + prost::length_delimiter_len(length);
         self.row(size, &format!("{what}: {length} bytes"));
+    }
+
+    /// A ciphertext of transit's. Its mark is the same with OpenBao, which descends from Vault.
+    fn transit(&mut self, ciphertext: &[u8]) {
+        let colon = ciphertext.iter().rposition(|byte| *byte == b':').expect("vault:v<version>:");
+        let (mark, base64) = ciphertext.split_at(colon + 1);
+        let text = String::from_utf8_lossy(mark);
+        self.row(mark.len(), &format!("text {text}, the server's mark: which version of its key"));
+        let seed = STANDARD.decode(base64).expect("transit answers in base64").len() - 12 - 16;
+        let what = format!("text: base64 of IV (12), the seed, encrypted by the server ({seed}),");
+        self.row(base64.len(), &what);
+        self.note("tag (16); it covers keyID and annotations, too");
+    }
+
+    /// More of what the last row is.
+    fn note(&mut self, what: &str) {
+        let _ = writeln!(self.text, "{:43}{what}", "");
     }
 
     fn row(&mut self, length: usize, what: &str) {

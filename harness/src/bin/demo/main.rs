@@ -1,11 +1,14 @@
-//! The whole way of one Secret, on real parts, told step by step. `demo [--keep]`; run by `ci/demo`.
+//! The whole way of one Secret, on real parts, told step by step. `demo softhsm|openbao|vault [--keep]`;
+//! run by `ci/demo`.
 
 #![allow(clippy::print_stdout, reason = "telling is what it does")]
 #![allow(clippy::expect_used, clippy::panic, reason = "without its parts there is nothing to tell")]
 
-use kleidi_harness::{ApiServer, Etcd, Plugin, SoftHsm, Stage, components, within};
+use keys::Keys;
+use kleidi_harness::{ApiServer, Etcd, Plugin, Stage, Stored, components, eventually, within};
 
 mod anatomy;
+mod keys;
 
 /// Name of the KMS provider in the EncryptionConfiguration.
 const PROVIDER: &str = "kleidi";
@@ -14,18 +17,13 @@ const SECRET: &str = "demo";
 const VALUE: &str = "correct horse battery staple";
 
 fn main() {
-    let keep = std::env::args().nth(1).as_deref() == Some("--keep");
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let backend = args.first().map_or("softhsm", String::as_str);
+    let keep = args.get(1).is_some_and(|arg| arg == "--keep");
     let stage = Stage::new("the demo");
     let version = components::KUBE_APISERVERS[components::KUBE_APISERVERS.len() - 1];
 
-    step("A token in SoftHSM and a key on it: kleidi init");
-    let token = SoftHsm::empty(&stage, "softhsm").expect("SoftHSM");
-    let config = Plugin::new(&stage, "plugin", &token).log_level(None);
-    let init = config.run(&["init"]);
-    for line in String::from_utf8_lossy(&init.stdout).lines() {
-        println!("  {line}");
-    }
-    assert!(init.status.success(), "kleidi init: {}", String::from_utf8_lossy(&init.stderr));
+    let (keys, config) = Keys::prepare(backend, &stage);
 
     step("The plugin: kleidi serve");
     let plugin = config.start();
@@ -62,11 +60,32 @@ fn main() {
     assert_eq!(read, VALUE, "what was read is not what was written");
     println!("  default/{SECRET} = {read:?}");
 
+    rotate(&keys, &plugin, &Stored::parse(&raw).expect("it was explained"));
+
     if keep {
-        keep_running(stage, &token, plugin, etcd, apiserver);
+        keep_running(stage, keys, plugin, etcd, apiserver);
     } else {
         println!("\nThat was all. ci/demo --keep leaves it running.");
     }
+}
+
+fn rotate(keys: &Keys, plugin: &Plugin, stored: &Stored) {
+    step("Rotation");
+    keys.rotate(plugin.config());
+    let old = &stored.object.key_id;
+    let new = eventually("Status to name another key", || match plugin.key_id() {
+        id if id == *old => Err(id),
+        id => Ok(id),
+    });
+    println!("  Status: ok, v2, key_id {new}");
+    println!(
+        "  kube-apiserver asks for it once a minute, and writes under the new key from then on"
+    );
+    let object = &stored.object;
+    let mut client = plugin.client();
+    let seed = client.decrypt_parts(&object.encrypted_dek_source, old, &object.annotations);
+    let seed = seed.expect("what an older key wrapped can be unwrapped");
+    println!("  the seed above, wrapped under {old}, is unwrapped as before: {} bytes", seed.len());
 }
 
 fn step(title: &str) {
@@ -81,9 +100,7 @@ fn printable(bytes: &[u8]) -> String {
     bytes.iter().map(shown).collect()
 }
 
-fn keep_running(stage: Stage, token: &SoftHsm, plugin: Plugin, etcd: Etcd, apiserver: ApiServer) {
-    let pids = [&plugin.process, &etcd.process, &apiserver.process]
-        .map(|process| process.pid().to_string());
+fn keep_running(stage: Stage, keys: Keys, plugin: Plugin, etcd: Etcd, apiserver: ApiServer) {
     let directory = stage.path("");
     let api = apiserver.config();
     let kleidi = kleidi_harness::built::plugin();
@@ -93,11 +110,7 @@ fn keep_running(stage: Stage, token: &SoftHsm, plugin: Plugin, etcd: Etcd, apise
   kubectl --server {url} --certificate-authority {ca} --token {bearer} get secret {SECRET} -o yaml
   {etcdctl} --endpoints {etcd_url} get /registry/secrets/default/{SECRET} | head -c 60
   {kleidi} status --socket {socket}
-  SOFTHSM2_CONF={conf} {kleidi} check --live -c {config}
-  SOFTHSM2_CONF={conf} {kleidi} init --cka-id 02 -c {config}      # a second key: rotation
-
-Logs: {logs}*.log
-To end it: kill -KILL {pids} && rm -r {directory}",
+{commands}",
         ca = api.certificate().display(),
         bearer = api.bearer_token(),
         url = api.url(),
@@ -105,14 +118,19 @@ To end it: kill -KILL {pids} && rm -r {directory}",
         etcd_url = etcd.url(),
         kleidi = kleidi.display(),
         socket = plugin.socket().display(),
-        conf = token.configuration().display(),
-        config = plugin.config().file().display(),
-        logs = directory.display(),
-        pids = pids.join(" "),
-        directory = directory.display(),
+        commands = keys.commands(plugin.config()),
     );
-    plugin.process.leave_running();
-    etcd.process.leave_running();
-    apiserver.process.leave_running();
+    let processes = [plugin.process, etcd.process, apiserver.process];
+    let processes = processes.into_iter().chain(keys.into_process());
+    let pids: Vec<_> = processes
+        .map(|process| {
+            let pid = process.pid().to_string();
+            process.leave_running();
+            pid
+        })
+        .collect();
+    let directory = directory.display();
+    println!("\nLogs: {directory}*.log");
+    println!("To end it: kill -KILL {} && rm -r {directory}", pids.join(" "));
     stage.keep();
 }

@@ -1,0 +1,176 @@
+//! Seeds: wrapped, and nothing given out that was not read back; unwrapped, and told whose fault it is if
+//! not.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::time::Instant;
+
+use super::batch::{self, ATTEMPTED as UNWRAP};
+use super::json::Object;
+use super::login::parse;
+use super::{Data, Inner, checked, prefixed};
+use crate::backend::{
+    BackendError, ErrorKind, ForeignRequest, UnwrapRequest, WrapRequest, Wrapped,
+};
+use crate::key_id::{KeyId, Version};
+use crate::secret::Secret;
+
+const WRAP: &str = "wrap a seed";
+
+/// How often a seed is wrapped anew because the server was lost before it was read back.
+const TIMES: u32 = 3;
+
+/// How long reading back may take; then another server is asked for all of it.
+const VERIFY_TIMEOUT: Duration = Duration::from_millis(700);
+
+impl Inner {
+    /// Wraps, and reads back: the one answer that is kept for years.
+    ///
+    /// The key in the answer is the one that wrapped, by what the server computes with it now and not by
+    /// what is remembered of its number.
+    pub(super) async fn wrap_verified(
+        &self,
+        request: &WrapRequest,
+        deadline: Instant,
+    ) -> Result<Wrapped, BackendError> {
+        let version = self.versions.lock().find(&request.key).ok_or_else(|| {
+            let attempted = format!("find the key {}", request.key);
+            let reason = "the transit key has no such version";
+            BackendError::new(ErrorKind::KeyNotFound, attempted, reason)
+        })?;
+        let mut times = 1;
+        loop {
+            let outcome = self.wrap_once(request, version, deadline).await;
+            match &outcome {
+                // Lost in between, most likely.
+                Err(error) if error.kind.retryable() && times < TIMES => times += 1,
+                _ => return outcome,
+            }
+        }
+    }
+
+    async fn wrap_once(
+        &self,
+        request: &WrapRequest,
+        version: u64,
+        deadline: Instant,
+    ) -> Result<Wrapped, BackendError> {
+        #[derive(Deserialize)]
+        struct Encrypted<'a> {
+            ciphertext: &'a str,
+        }
+        let plaintext = request.plaintext.expose();
+        let body = Object::with_capacity(2 * (plaintext.len() + request.aad.len()))
+            .bytes("plaintext", plaintext)
+            .bytes("associated_data", &request.aad)
+            .number("key_version", version);
+        let answer = self.call(WRAP, &self.settings.path("encrypt"), body, false, deadline).await?;
+        let encrypted: Data<Encrypted<'_>> = parse(WRAP, &answer)?;
+        let ciphertext = encrypted.data.ciphertext;
+        let Some((used, _)) = prefixed(ciphertext) else {
+            let reason = "the answer to encrypt is not vault:v<version>:<base64>";
+            return Err(BackendError::new(ErrorKind::Unavailable, WRAP, reason));
+        };
+
+        let until = deadline.min(Instant::now() + VERIFY_TIMEOUT);
+        let path = self.settings.path("decrypt");
+        let (seen, read) = tokio::join!(
+            self.fingerprint(Some(used), None, until),
+            self.decrypt_at(&path, ciphertext.as_bytes(), Some(&request.aad), until),
+        );
+        let (seen, (read, address)) = (seen?, read?);
+        if seen.address != address {
+            let reason = "a server was lost while it was read back";
+            return Err(BackendError::new(ErrorKind::Unavailable, WRAP, reason));
+        }
+        if read.expose() != plaintext {
+            let reason = "it unwraps to something else than was wrapped";
+            return Err(BackendError::new(ErrorKind::KeyDamaged, WRAP, reason));
+        }
+        let key = KeyId::new(seen.fingerprint, &Version::of_number(used));
+        Ok(Wrapped { key, payload: ciphertext.as_bytes().to_vec() })
+    }
+
+    /// Unwraps alone.
+    pub(super) async fn unwrap_one(
+        &self,
+        request: &UnwrapRequest,
+        deadline: Instant,
+    ) -> Result<Secret, BackendError> {
+        let path = self.settings.path("decrypt");
+        self.decrypt(&path, &request.payload, Some(&request.aad), deadline).await
+    }
+
+    /// Unwraps what another plugin wrote; `None` if no configured format claims it.
+    pub(super) async fn unwrap_foreign(
+        &self,
+        request: &ForeignRequest,
+        deadline: Instant,
+    ) -> Result<Option<Secret>, BackendError> {
+        let formats = &self.settings.foreign;
+        let Some(format) = formats.iter().find(|format| format.claims(request)) else {
+            return Ok(None);
+        };
+        let path = format!("{}/decrypt/{}", format.mount, format.key);
+        self.decrypt(&path, &request.ciphertext, None, deadline).await.map(Some)
+    }
+
+    pub(super) async fn decrypt(
+        &self,
+        path: &str,
+        ciphertext: &[u8],
+        aad: Option<&[u8]>,
+        deadline: Instant,
+    ) -> Result<Secret, BackendError> {
+        let (seed, _) = self.decrypt_at(path, ciphertext, aad, deadline).await?;
+        Ok(seed)
+    }
+
+    /// The plaintext, and which server unwrapped it.
+    async fn decrypt_at(
+        &self,
+        path: &str,
+        ciphertext: &[u8],
+        aad: Option<&[u8]>,
+        deadline: Instant,
+    ) -> Result<(Secret, Arc<str>), BackendError> {
+        let ciphertext = checked(ciphertext)?;
+        let aad_bytes = aad.map_or(0, <[u8]>::len);
+        let mut body =
+            Object::with_capacity(ciphertext.len() + 2 * aad_bytes).text("ciphertext", ciphertext);
+        if let Some(aad) = aad {
+            body = body.bytes("associated_data", aad);
+        }
+        let answer = self.call(UNWRAP, path, body, false, deadline).await?;
+        let decrypted: Data<batch::Decrypted<'_>> = parse(UNWRAP, &answer)?;
+        let seed = decrypted.data.outcome().map_err(batch::error)?;
+        Ok((seed, answer.address))
+    }
+
+    /// Whose fault it is that a ciphertext does not open: the same error, unless the version that it
+    /// names is another key by now.
+    pub(super) async fn explain(
+        &self,
+        error: BackendError,
+        request: &UnwrapRequest,
+        deadline: Instant,
+    ) -> BackendError {
+        let version = std::str::from_utf8(&request.payload).ok().and_then(prefixed);
+        let (ErrorKind::BadCiphertext, Some((version, _))) = (error.kind, version) else {
+            return error;
+        };
+        match self.fingerprint(Some(version), None, deadline).await {
+            Ok(seen) if seen.fingerprint != request.key.fingerprint() => {
+                let reason = format!(
+                    "version {version} of {} is another key now",
+                    self.settings.path("keys")
+                );
+                BackendError::new(ErrorKind::KeyNotFound, UNWRAP, reason)
+                    .advise("restore the key; what is in etcd is not damaged, do not touch it")
+            }
+            _ => error,
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Tokens over time, which is advanced by hand: how they are kept, and when a login is not tried.
+
+use std::path::PathBuf;
+
+use super::*;
+use crate::backend::transit::auth::Auth;
+use crate::backend::transit::login::Login;
+use crate::backend::transit::wrapped::{Settings, Wrapped};
+
+struct Files(tempfile::TempDir);
+
+impl Files {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn put(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.0.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+}
+
+fn granted(seconds: u64) -> Reply {
+    let auth =
+        format!(r#"{{"client_token":"s.token","lease_duration":{seconds},"renewable":true}}"#);
+    json("200 OK", &format!(r#"{{"auth":{auth}}}"#))
+}
+
+fn login(server: &Server, auth: Auth) -> Login {
+    Login::new(Arc::new(cluster(&[server])), auth, None, Arc::new(OsRandom))
+}
+
+fn app_role(files: &Files) -> Auth {
+    Auth::AppRole {
+        mount: "approle".to_owned(),
+        role_id_file: files.put("role-id", "role"),
+        secret_id_file: files.put("secret-id", "secret"),
+    }
+}
+
+fn soon() -> Instant {
+    Instant::now() + ENOUGH
+}
+
+/// As if that time had gone by.
+async fn pass(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+}
+
+#[tokio::test]
+async fn a_renewal_that_hangs_holds_nobody_up() {
+    let (server, files) = (Server::start(&[granted(60)]).await, Files::new());
+    let login = login(&server, app_role(&files));
+    login.ticket(soon()).await.unwrap();
+    server.answer(Reply::Silence).await;
+    pass(Duration::from_secs(31)).await;
+    let begin = Instant::now();
+    let calls = async {
+        // When the renewal is under way.
+        while server.requests().await < 2 {
+            tokio::task::yield_now().await;
+        }
+        login.ticket(Instant::now() + Duration::from_millis(50)).await
+    };
+    let ((), ticket) = tokio::join!(login.keep(Instant::now() + Duration::from_secs(5)), calls);
+    assert!(ticket.is_ok(), "{:?}", ticket.err());
+    assert!(begin.elapsed() < ENOUGH, "an observation has time for the key: {:?}", begin.elapsed());
+}
+
+/// At a start without a leader the token of a file cannot be renewed, and must not die of that later.
+#[tokio::test]
+async fn a_found_token_that_could_not_be_renewed_is_renewed_later() {
+    let leaderless = b"HTTP/1.1 307 Temporary Redirect\r\ncontent-length: 0\r\n\r\n".to_vec();
+    let (server, files) = (Server::start(&[Reply::Bytes(leaderless)]).await, Files::new());
+    let login = login(&server, Auth::Token { file: files.put("token", "s.token") });
+    let begin = Instant::now();
+    login.ticket(soon()).await.unwrap();
+    assert!(begin.elapsed() < Duration::from_millis(1500), "the token is there: nobody waits long");
+    server.answer(granted(3600)).await;
+    for (time, renewed) in [(1, false), (31, true), (600, false), (1300, true), (1900, true)] {
+        let before = server.requests().await;
+        pass(Duration::from_secs(time)).await;
+        login.keep(soon()).await;
+        assert_eq!(server.requests().await - before, usize::from(renewed), "after {time} s");
+    }
+    let requests = server.requests.lock().await;
+    assert!(requests.iter().all(|request| request.contains("/v1/auth/token/renew-self ")));
+}
+
+/// Five wrong ones within 15 minutes, and the server refuses right ones, too.
+#[tokio::test]
+async fn refused_credentials_are_not_tried_again_until_they_change() {
+    let refused = errors("400 Bad Request", "invalid role or secret ID");
+    let (server, files) = (Server::start(&[refused]).await, Files::new());
+    let login = login(&server, app_role(&files));
+    for _ in 0..20 {
+        let error = login.ticket(soon()).await.err().unwrap();
+        assert!(error.to_string().contains("invalid role or secret ID"), "{error}");
+        pass(Duration::from_secs(1)).await;
+    }
+    assert_eq!(server.requests().await, 2, "a standby may not have known them");
+    files.put("secret-id", "another");
+    assert!(login.ticket(soon()).await.is_err());
+    assert_eq!(server.requests().await, 3);
+    pass(Duration::from_secs(6)).await;
+    assert!(login.ticket(soon()).await.is_err());
+    pass(Duration::from_secs(14 * 60)).await;
+    assert!(login.ticket(soon()).await.is_err());
+    assert_eq!(server.requests().await, 4);
+    // What was wrong may be right by now.
+    pass(Duration::from_secs(61)).await;
+    server.answer(granted(60)).await;
+    login.ticket(soon()).await.unwrap();
+    assert_eq!(server.requests().await, 5);
+}
+
+#[tokio::test]
+async fn refusals_cause_logins_at_growing_gaps() {
+    let (server, files) = (Server::start(&[granted(3600)]).await, Files::new());
+    let login = login(&server, app_role(&files));
+    let refusal = || BackendError::new(ErrorKind::Credentials, "wrap a seed", "permission denied");
+    let mut ticket = login.ticket(soon()).await.unwrap();
+    let (mut gaps, mut waited) = (Vec::new(), 0);
+    while gaps.len() < 7 {
+        match login.replace(&ticket, refusal(), soon()).await {
+            Ok(other) => {
+                ticket = other;
+                gaps.push(waited);
+                waited = 0;
+            }
+            Err(error) => assert_eq!(error, refusal()),
+        }
+        pass(Duration::from_secs(1)).await;
+        waited += 1;
+    }
+    assert_eq!(gaps, [0, 5, 10, 20, 40, 60, 60]);
+    // A token that goes after all was well for long is replaced at once.
+    pass(Duration::from_secs(600)).await;
+    login.replace(&ticket, refusal(), soon()).await.unwrap();
+}
+
+/// The server gives it once: what has come after its caller went away is kept.
+#[tokio::test]
+async fn a_secret_id_is_not_lost_with_the_call_that_opened_it() {
+    let looked = json("200 OK", r#"{"data":{"creation_path":"auth/approle/role/kms/secret-id"}}"#);
+    let Reply::Bytes(opened) = json("200 OK", r#"{"data":{"secret_id":"the secret"}}"#) else {
+        unreachable!()
+    };
+    let late = Reply::Late(Duration::from_millis(300), opened);
+    let gone = errors("400 Bad Request", "wrapping token is not valid or does not exist");
+    let (server, files) = (Server::start(&[looked, late, gone]).await, Files::new());
+    let settings = Settings {
+        file: files.put("wrapped", "s.wrapping"),
+        mount: "approle".to_owned(),
+        role: None,
+        namespace: None,
+    };
+    let wrapped = Wrapped::new(settings, Arc::new(cluster(&[&server])));
+    let error = wrapped.secret_id(Instant::now() + Duration::from_millis(100)).await.err().unwrap();
+    assert_eq!(error.kind, ErrorKind::Timeout);
+    // Nor is it opened again, which would look like a theft.
+    for _ in 0..3 {
+        let secret_id = wrapped.secret_id(soon()).await.unwrap();
+        assert_eq!(secret_id.expose(), b"the secret");
+        assert_eq!(server.requests().await, 2);
+    }
+}
