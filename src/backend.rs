@@ -199,6 +199,8 @@ pub enum ErrorKind {
     Timeout,
     /// More calls are waiting than can be served in time. A retry may help.
     Overloaded,
+    /// The request holds more than the KMS reads. A smaller one may pass.
+    TooLarge,
 }
 
 impl ErrorKind {

@@ -47,9 +47,10 @@ pub enum Exit {
 impl From<&BackendError> for Exit {
     fn from(error: &BackendError) -> Self {
         match error.kind {
-            ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Overloaded => {
-                Self::Unavailable
-            }
+            ErrorKind::Unavailable
+            | ErrorKind::Timeout
+            | ErrorKind::Overloaded
+            | ErrorKind::TooLarge => Self::Unavailable,
             ErrorKind::KeyNotFound | ErrorKind::Credentials | ErrorKind::Misconfigured => {
                 Self::Config
             }

@@ -10,8 +10,9 @@
 //! ```
 //!
 //! The way of an Encrypt: [`Transit`]'s `wrap`, `Inner::wrap_verified` and `wrap_once` (`seed.rs`),
-//! `Inner::call`, `Login::ticket`, `Cluster::call` and `attempt`, `Http::send`. A Decrypt leaves its task on
-//! the way: `batch::unwrap` queues it, and a task that was started for all sends it.
+//! `Inner::call`, `Login::ticket`, `Cluster::call` and `attempt`, `Http::send`. The way of a
+//! Decrypt: `unwrap`, `batch::unwrap`, which queues it, `hire`, which starts a task that sends what is queued,
+//! `Inner::send` and `exchange`, then `Inner::call` and on as above; the answer comes back by a oneshot.
 //!
 //! Facts that shape it, measured on OpenBao 2.7.2: every node of OpenBao serves these calls, without a
 //! leader too, but a node can be some hundred milliseconds behind a rotation and then says that a version

@@ -27,7 +27,7 @@ pub fn code(error: &Error) -> Code {
 fn backend_code(kind: ErrorKind) -> Code {
     match kind {
         ErrorKind::KeyNotFound => Code::NotFound,
-        ErrorKind::BadCiphertext => Code::InvalidArgument,
+        ErrorKind::BadCiphertext | ErrorKind::TooLarge => Code::InvalidArgument,
         ErrorKind::Credentials => Code::Unauthenticated,
         ErrorKind::Misconfigured => Code::FailedPrecondition,
         ErrorKind::KeyDamaged => Code::DataLoss,
@@ -81,6 +81,7 @@ mod tests {
             (Error::Backend(backend(ErrorKind::Unavailable)), Code::Unavailable, true),
             (Error::Backend(backend(ErrorKind::Timeout)), Code::DeadlineExceeded, true),
             (Error::Backend(backend(ErrorKind::Overloaded)), Code::ResourceExhausted, true),
+            (Error::Backend(backend(ErrorKind::TooLarge)), Code::InvalidArgument, true),
         ] {
             assert_eq!((code(&error), is_outage(&error)), (wanted, outage), "{error:?}");
             if let Error::Backend(error) = &error {

@@ -5,7 +5,9 @@
 //! again is always safe.
 
 use Act::{Behind, Elsewhere, Later, Login, Refuse};
-use ErrorKind::{BadCiphertext, Credentials, KeyNotFound, Misconfigured, Overloaded, Unavailable};
+use ErrorKind::{
+    BadCiphertext, Credentials, KeyNotFound, Misconfigured, Overloaded, TooLarge, Unavailable,
+};
 
 use serde::de::IgnoredAny;
 
@@ -82,7 +84,7 @@ const NO_ROLE_FITS: &str = "no role of the cert method fits this certificate";
 const TOO_OLD: &str = "lower min_decryption_version of the key until all objects of that version have \
                        been rewritten; what was trimmed is gone";
 
-static TABLE: [Row; 40] = [
+static TABLE: [Row; 43] = [
     // A standby that knows no leader; a redirect is never followed, it would carry token and seed away.
     row(300..=399, "", Elsewhere, Unavailable, "the cluster has no leader"),
     // A standby has not heard of the latest version yet; one that has lost its leader will not soon.
@@ -110,7 +112,7 @@ static TABLE: [Row; 40] = [
         Misconfigured,
         "the key's type takes no associated data: use aes256-gcm96",
     ),
-    row(400..=400, "high complexity", Refuse, Overloaded, ""),
+    row(400..=400, "high complexity", Refuse, TooLarge, ""),
     row(400..=400, NO_TLS, Elsewhere, Misconfigured, "the address has to begin with https://"),
     row(
         400..=400,
@@ -137,6 +139,13 @@ static TABLE: [Row; 40] = [
         Credentials,
         "the JWT is expired, or not for this role",
     ),
+    row(
+        400..=400,
+        "could not load configuration",
+        Refuse,
+        Credentials,
+        "the login method at this mount is not configured: write auth/…/config",
+    ),
     row(400..=400, "role ", Refuse, Credentials, "is the role's name right?"),
     row(
         400..=400,
@@ -156,7 +165,7 @@ static TABLE: [Row; 40] = [
     ),
     row(404..=404, "", Refuse, Misconfigured, KEY_ABSENT),
     row(412..=412, "", Later, Unavailable, ""),
-    row(413..=413, "", Refuse, Overloaded, ""),
+    row(413..=413, "", Refuse, TooLarge, ""),
     row(429..=429, "quota", Later, Overloaded, "raise the rate limit quota"),
     row(429..=429, "", Elsewhere, Unavailable, ""),
     row(
@@ -165,6 +174,16 @@ static TABLE: [Row; 40] = [
         Elsewhere,
         Unavailable,
         "the cluster has no leader",
+    ),
+    // A renewal after the certificate of the login has been replaced: only a login helps.
+    row(500..=500, "failed to renew entry", Refuse, Credentials, ""),
+    row(
+        500..=500,
+        "failed to verify client's certificate",
+        Refuse,
+        Credentials,
+        "the server does not accept our own certificate (certificateFile): is it expired, and is its \
+         authority the one that the role names?",
     ),
     // Vault, of a token that is garbled or of another cluster.
     row(500..=500, "namespace from the token", Login, Credentials, FORBIDDEN),
@@ -366,7 +385,7 @@ mod tests {
                     "refused JSON input due to high complexity: exceeded maximum number of strings",
                 ),
                 Refuse,
-                Overloaded,
+                TooLarge,
             ),
             (
                 400,
@@ -430,7 +449,24 @@ mod tests {
             ),
             (404, b"{\"errors\":[]}".to_vec(), Refuse, Misconfigured),
             (412, errors("required index state not present"), Later, Unavailable),
-            (413, errors("http: request body too large"), Refuse, Overloaded),
+            (400, errors("could not load configuration"), Refuse, Credentials),
+            (
+                500,
+                errors(
+                    "failed to renew entry: client identity during renewal not matching client identity used during login",
+                ),
+                Refuse,
+                Credentials,
+            ),
+            (
+                500,
+                errors(
+                    "failed to verify client's certificate: x509: certificate has expired or is not yet valid",
+                ),
+                Refuse,
+                Credentials,
+            ),
+            (413, errors("http: request body too large"), Refuse, TooLarge),
             (
                 429,
                 errors("request path \"transit/encrypt/kms\": rate limit quota exceeded"),

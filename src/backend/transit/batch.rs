@@ -237,11 +237,8 @@ impl Inner {
                 }
                 behind::again(self, behind);
             }
-            Err(error)
-                if plain || matches!(error.kind, ErrorKind::Unavailable | ErrorKind::Timeout) =>
-            {
-                settle_all(items, &error);
-            }
+            // A quota among them: more requests are the wrong answer to too many.
+            Err(error) if plain || error.kind.retryable() => settle_all(items, &error),
             Err(error) => self.refused(items, error).await,
         }
     }
@@ -256,7 +253,11 @@ impl Inner {
             Ok(seed) => (true, Ok(seed)),
             // No news, for instance because there is no time left.
             Err(lone) if lone.kind.retryable() => (false, Err(error.clone())),
-            Err(lone) => (lone.kind != error.kind, Err(lone)),
+            // What is said of the ciphertext, the list has not been read for.
+            Err(lone) => {
+                let read = matches!(lone.kind, ErrorKind::BadCiphertext | ErrorKind::KeyNotFound);
+                (read && lone.kind != error.kind, Err(lone))
+            }
         };
         first.settle(outcome);
         if !taken {

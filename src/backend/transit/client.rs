@@ -69,7 +69,7 @@ impl Cluster {
         self.endpoints.turn();
     }
 
-    /// The body of a good answer. `attempted` is for errors, to be read after "cannot".
+    /// A good answer. `attempted` is for errors, to be read after "cannot".
     ///
     /// In a round every endpoint is asked: the next one when one has failed, or beside one that takes
     /// long; at last the same ones on new connections, in case those that were kept are dead. Whoever
@@ -215,7 +215,9 @@ impl Cluster {
             outcome
         } else {
             // The next calls begin with another one, unless it answers before that one does.
-            self.endpoints.bad(address);
+            if request.only.is_none() {
+                self.endpoints.bad(address);
+            }
             sending.await
         };
         let meaning = match outcome {
@@ -233,7 +235,9 @@ impl Cluster {
                 Err(if spent { Meaning { act: Act::Refuse, ..meaning } } else { meaning })
             }
         };
+        // Who is asked for a reason of its own is not therefore the one to be asked by others.
         match &meaning {
+            _ if request.only.is_some() => {}
             Ok(answer) => self.endpoints.good(&answer.address),
             Err(meaning) if meaning.act == Act::Elsewhere => self.endpoints.bad(address),
             Err(_) => {}

@@ -12,6 +12,9 @@ use crate::backend::{BackendError, ErrorKind};
 use crate::random::Random;
 use crate::secret::Secret;
 
+/// A longer life is not believed: no sum with it overflows.
+const LIFE_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
 /// A token for calls.
 #[derive(Clone)]
 pub(super) struct Ticket {
@@ -67,7 +70,8 @@ impl Lease {
             return Err(BackendError::new(ErrorKind::Unavailable, attempted, reason));
         }
         let token = Secret::from(auth.client_token.as_bytes().to_vec());
-        let whole = (auth.lease_duration > 0).then(|| Duration::from_secs(auth.lease_duration));
+        let life = Duration::from_secs(auth.lease_duration).min(LIFE_MAX);
+        let whole = (!life.is_zero()).then_some(life);
         let now = Instant::now();
         Ok(Self {
             whole,

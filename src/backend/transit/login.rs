@@ -266,6 +266,7 @@ impl Login {
                 self.refused.add(credentials, error);
             }
         })?;
+        self.refused.clear();
         Lease::granted("log in", &answer, number, &*self.random)
     }
 

@@ -41,6 +41,9 @@ const LAG: Duration = Duration::from_secs(1);
 /// for Status are over.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// What a server says to an hmac with a version below min_encryption_version.
+const TOO_OLD_TO_LOOK_AT: &str = "disallowed by policy";
+
 /// Longest time in which a server is asked whether it holds the same key.
 const COMPARE_TIMEOUT: Duration = Duration::from_millis(300);
 
@@ -73,7 +76,11 @@ impl Inner {
                     self.versions.lock().doubt(version, fingerprint, Instant::now())
                 }
                 Err(error) if error.kind.retryable() => return Err(error),
-                // The same, or one that may not be looked at any more.
+                // It cannot be told whether it is the same.
+                Err(error) if !error.reason.contains(TOO_OLD_TO_LOOK_AT) => {
+                    self.versions.lock().doubt(version, fingerprint, Instant::now())
+                }
+                // The same, or one that min_encryption_version has put out of use.
                 Ok(_) | Err(_) => {
                     sleep(LAG.min(deadline.saturating_duration_since(Instant::now()))).await;
                     self.versions.lock().become_current(version, fingerprint);

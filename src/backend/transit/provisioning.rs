@@ -84,6 +84,13 @@ pub fn script(settings: &Settings) -> String {
         "# With HashiCorp Vault, and VAULT_ADDR and so on, put this line first:   bao() { vault \"$@\"; }\n\
          set -eu\n\n",
     );
+    let at_node = if node.is_some() { " | --node" } else { "" };
+    let _ = write!(
+        script,
+        "case \"${{1:-}}\" in\n  '' | --make-key{at_node}) ;;\n  \
+         --node) echo 'this login needs nothing on the node that kleidi could put there' >&2; exit ;;\n  \
+         *) echo \"$1 is not known; the first lines say what is\" >&2; exit 64 ;;\nesac\n\n"
+    );
     if let Some(node) = node {
         let namespace = within(auth_namespace);
         let _ = write!(
@@ -96,8 +103,16 @@ pub fn script(settings: &Settings) -> String {
         "{}\
          # The key cannot be exported or deleted. Never made again where Secrets are encrypted already:\n\
          # there another key is no help, and the lost one has to be restored.\n\
-         if ! bao read {mount}/keys/{key} >/dev/null 2>&1; then\n  \
-         [ \"${{1:-}}\" = --make-key ] || {{ echo \"{mount}/keys/{key} is not there; --make-key makes it\" >&2; exit 1; }}\n  \
+         if ! found=$(bao read {mount}/keys/{key} 2>&1); then\n  \
+         case $found in\n    \
+         *'No value found'* | *'no handler for route'*) ;;\n    \
+         *) echo \"$found\" >&2\n       \
+         echo 'cannot look at {mount}/keys/{key} (why is above); nothing was changed' >&2\n       \
+         exit 1 ;;\n  \
+         esac\n  \
+         if [ \"${{1:-}}\" != --make-key ]; then\n    \
+         echo '{mount}/keys/{key} is not there. Where Secrets are encrypted already, restore it; the first time: --make-key' >&2\n    \
+         exit 1\n  fi\n  \
          bao read sys/mounts/{mount} >/dev/null 2>&1 || bao secrets enable -path={mount} transit\n  \
          bao write -f {mount}/keys/{key} type=aes256-gcm96\n\
          fi\n\

@@ -40,6 +40,11 @@ impl Refused {
         }
     }
 
+    /// The server takes what we have: what was refused before was another matter.
+    pub(super) fn clear(&self) {
+        *self.0.lock() = None;
+    }
+
     /// These have been refused.
     pub(super) fn add(&self, credentials: Digest, error: &BackendError) {
         let mut last = self.0.lock();

@@ -103,18 +103,30 @@ impl Inner {
         self.decrypt(&path, &request.payload, Some(&request.aad), deadline).await
     }
 
-    /// Unwraps what another plugin wrote; `None` if no configured format claims it.
+    /// Unwraps what another plugin wrote; `None` if no configured format claims it. Several keys of one
+    /// plugin are tried in turn: what it wrote does not name its key.
     pub(super) async fn unwrap_foreign(
         &self,
         request: &ForeignRequest,
         deadline: Instant,
     ) -> Result<Option<Secret>, BackendError> {
-        let formats = &self.settings.foreign;
-        let Some(format) = formats.iter().find(|format| format.claims(request)) else {
-            return Ok(None);
-        };
-        let path = format!("{}/decrypt/{}", format.mount, format.key);
-        self.decrypt(&path, &request.ciphertext, None, deadline).await.map(Some)
+        let mut refused = None;
+        for format in self.settings.foreign.iter().filter(|format| format.claims(request)) {
+            let path = format!("{}/decrypt/{}", format.mount, format.key);
+            match self.decrypt(&path, &request.ciphertext, None, deadline).await {
+                Ok(seed) => return Ok(Some(seed)),
+                Err(error) if error.kind.retryable() => return Err(error),
+                Err(error) if error.kind == ErrorKind::BadCiphertext => {
+                    refused = Some(error.advise(format!(
+                        "is {}/keys/{} the key of the plugin that wrote it (decryptAlso)? If it is, the \
+                         object in etcd is damaged",
+                        format.mount, format.key
+                    )));
+                }
+                Err(error) => refused = refused.or(Some(error)),
+            }
+        }
+        refused.map_or(Ok(None), Err)
     }
 
     pub(super) async fn decrypt(

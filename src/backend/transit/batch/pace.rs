@@ -49,7 +49,7 @@ impl Size {
     /// A request of so many was refused as a whole, though a plain one is taken.
     pub(super) fn refused(&mut self, count: usize, kind: ErrorKind) {
         // Where it is not too long, it is the list that is forbidden.
-        let most = if kind == ErrorKind::Overloaded { count / 2 } else { 0 };
+        let most = if kind == ErrorKind::TooLarge { count / 2 } else { 0 };
         self.0 = Some((most.min(self.most()), Instant::now() + SIZE_FOR));
     }
 }
@@ -78,7 +78,7 @@ mod tests {
         let mut size = Size::default();
         assert_eq!(size.most(), ITEMS_MAX);
         for (count, most) in [(80, 40), (60, 30), (100, 30), (1, 0)] {
-            size.refused(count, ErrorKind::Overloaded);
+            size.refused(count, ErrorKind::TooLarge);
             assert_eq!(size.most(), most);
         }
         advance(SIZE_FOR).await;
