@@ -505,3 +505,24 @@ async fn a_damaged_ciphertext_is_told_before_it_is_sent() {
         }
     }
 }
+
+/// More requests would be the wrong answer to too many, even where a lone one would pass again.
+#[tokio::test]
+async fn a_quota_does_not_make_requests_smaller() {
+    for over_after in [2150, 2300, 2400] {
+        let begin = Instant::now();
+        let server = Server::start(Duration::from_millis(2), move |asked| {
+            Some(if begin.elapsed() < Duration::from_millis(over_after) {
+                errors(429, "request path \\\"transit/decrypt/kms\\\": rate limit quota exceeded")
+            } else {
+                asked.answer()
+            })
+        })
+        .await;
+        let backend = backend(&[&server]);
+        let mut calls = JoinSet::new();
+        call(&mut calls, &backend, 1, 1, ENOUGH);
+        calls.join_all().await;
+        assert_eq!(backend.0.queue.state.lock().size.most(), pace::ITEMS_MAX, "{over_after}");
+    }
+}

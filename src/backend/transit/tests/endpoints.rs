@@ -104,3 +104,18 @@ async fn what_may_have_arrived_is_not_asked_again() {
     assert!(both.call("open", &request, Instant::now() + ENOUGH).await.is_err());
     assert_eq!((closes.requests().await, good.requests().await), (1, 0));
 }
+
+/// As when the servers are compared.
+#[tokio::test]
+async fn who_is_asked_on_purpose_is_not_asked_by_others() {
+    let first = Server::start(&[json("200 OK", RESULT)]).await;
+    let other = Server::start(&[json("200 OK", RESULT)]).await;
+    let cluster = cluster(&[&first, &other]);
+    for server in [&first, &other] {
+        ask_at(&cluster, Some(&server.address), ENOUGH).await.ok().unwrap();
+    }
+    for _ in 0..3 {
+        ask(&cluster, ENOUGH).await.unwrap();
+    }
+    assert_eq!((first.requests().await, other.requests().await), (4, 1));
+}

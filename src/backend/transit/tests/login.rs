@@ -168,3 +168,43 @@ async fn a_secret_id_is_not_lost_with_the_call_that_opened_it() {
         assert_eq!(server.requests().await, 2);
     }
 }
+
+#[tokio::test]
+async fn a_lease_beyond_reason_is_a_long_one() {
+    let (server, files) = (Server::start(&[granted(u64::MAX)]).await, Files::new());
+    let login = login(&server, app_role(&files));
+    login.ticket(soon()).await.ok().unwrap();
+    login.keep(soon()).await;
+    assert_eq!(server.requests().await, 1);
+}
+
+#[tokio::test]
+async fn a_renewal_that_the_certificate_forbids_leads_to_a_login() {
+    let (server, files) = (Server::start(&[granted(60)]).await, Files::new());
+    let login = login(&server, app_role(&files));
+    login.ticket(soon()).await.ok().unwrap();
+    let refusal =
+        "failed to renew entry: client identity during renewal not matching client identity";
+    server.answer(errors("500 Internal Server Error", refusal)).await;
+    pass(Duration::from_secs(31)).await;
+    login.keep(soon()).await;
+    let requests = server.requests.lock().await;
+    let paths: Vec<_> = requests.iter().filter_map(|request| request.lines().next()).collect();
+    assert!(paths[1].contains("renew-self") && paths[2].contains("approle/login"), "{paths:?}");
+}
+
+#[tokio::test]
+async fn a_refusal_is_forgotten_after_a_login() {
+    let refused = errors("400 Bad Request", "invalid role or secret ID");
+    let (server, files) = (Server::start(&[refused.clone(), granted(60)]).await, Files::new());
+    let login = login(&server, app_role(&files));
+    assert!(login.ticket(soon()).await.is_err());
+    pass(Duration::from_secs(6)).await;
+    login.ticket(soon()).await.ok().unwrap();
+    pass(Duration::from_secs(24 * 60 * 60)).await;
+    server.answer(refused).await;
+    assert!(login.ticket(soon()).await.is_err());
+    server.answer(granted(60)).await;
+    pass(Duration::from_secs(6)).await;
+    assert!(login.ticket(soon()).await.is_ok(), "as after the first one");
+}
