@@ -101,7 +101,14 @@ async fn serve_until_told(config: Config, wiring: Wiring) -> Exit {
     };
     info!(address = %config.listen, "listening");
     let (provider, monitor) = Provider::new(backend, random, config.health);
-    tokio::spawn(monitor.run());
+    let monitor = tokio::spawn(monitor.run());
+    tokio::spawn(async move {
+        // It ends by a bug alone; without it Status would be stale for ever, and nobody would start us again.
+        if let Err(bug) = monitor.await {
+            error!(%bug, "nothing looks at the KMS any more: ending, to be started again");
+            signal_hook::low_level::exit(Exit::Failure as i32);
+        }
+    });
     tokio::spawn(notify::report(provider.states()));
     tokio::spawn(notify::watchdog(stuck_for, || {
         signal_hook::low_level::exit(Exit::Unavailable as i32);
