@@ -1,0 +1,1 @@
+../../ci/components/oracle/1.37.2/go.mod
