@@ -4,6 +4,7 @@
 //! the vectors and traces in `vectors/` and in the tests are upstream's.
 //!
 //! ```text
+//! config    which resources are encrypted by what; upstream's defaults and messages, by version
 //! probe     is it healthy, and what is written with: Status and Encrypt, and nothing else
 //! envelope  objects to and from etcd's values; Decrypt, where a seed is not known
 //!   object  the bytes in etcd
@@ -14,8 +15,10 @@
 //! Nothing here does I/O, asks the time or makes random bytes: all three are handed in.
 
 pub mod cache;
+pub mod config;
 pub mod envelope;
 pub mod limits;
 pub mod object;
 pub mod probe;
 pub mod time;
+pub mod version;

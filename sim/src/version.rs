@@ -1,0 +1,126 @@
+//! What differs between the releases of kube-apiserver that are modelled (spec 11).
+
+use std::fmt;
+use std::str::FromStr;
+
+use sha2::{Digest as _, Sha256};
+
+/// A release; each stands for those up to the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Version {
+    /// 1.29 and 1.30 (measured with 1.29.6).
+    V1_29,
+    /// 1.31 (measured with 1.31.0).
+    V1_31,
+    /// 1.32 and later (measured with 1.37.2).
+    #[default]
+    V1_37,
+}
+
+impl Version {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::V1_29, Self::V1_31, Self::V1_37];
+
+    /// Whether unknown and repeated fields of the configuration are refused.
+    #[must_use]
+    pub fn decodes_strictly(self) -> bool {
+        self >= Self::V1_31
+    }
+
+    /// What goes into `:authority` for a socket's address (spec 2.4).
+    #[must_use]
+    pub fn authority(self, address: &[u8]) -> String {
+        if self >= Self::V1_37 { "localhost".to_owned() } else { escaped(address) }
+    }
+
+    /// gRPC's name and version, as the header `user-agent` has them.
+    #[must_use]
+    pub fn user_agent(self) -> &'static str {
+        match self {
+            Self::V1_29 => "grpc-go/1.58.3",
+            Self::V1_31 => "grpc-go/1.65.0",
+            Self::V1_37 => "grpc-go/1.82.1",
+        }
+    }
+
+    /// How many Decrypts a list has under way at a time at most (spec 2.4, measured).
+    #[must_use]
+    pub fn decrypts_at_once(self) -> usize {
+        if self >= Self::V1_37 { 10 } else { 1 }
+    }
+
+    /// By what a changed configuration is known (`computeEncryptionConfigHash`).
+    #[must_use]
+    pub fn config_hash(self, file: &[u8]) -> String {
+        let prefix = match self {
+            Self::V1_29 => "",
+            Self::V1_31 => "k8s:enc:unstable:1:",
+            Self::V1_37 => "sha256:",
+        };
+        Sha256::digest(file).iter().fold(prefix.to_owned(), |mut text, byte| {
+            use fmt::Write as _;
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+    }
+}
+
+impl FromStr for Version {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "1.29" => Ok(Self::V1_29),
+            "1.31" => Ok(Self::V1_31),
+            "1.37" => Ok(Self::V1_37),
+            _ => Err("the versions modelled are 1.29 (also for 1.30), 1.31 and 1.37 (for 1.32 and later)"
+                .to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V1_29 => "1.29",
+            Self::V1_31 => "1.31",
+            Self::V1_37 => "1.37",
+        })
+    }
+}
+
+/// grpc-go's `encodeAuthority`, 1.58 and later.
+fn escaped(address: &[u8]) -> String {
+    use fmt::Write as _;
+    address.iter().fold(String::new(), |mut text, byte| {
+        if byte.is_ascii_alphanumeric() || b"-_.~!$&'()*+,;=:[]@".contains(byte) {
+            text.push(char::from(*byte));
+        } else {
+            let _ = write!(text, "%{byte:02X}");
+        }
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn authorities_are_upstreams() {
+        for version in [Version::V1_29, Version::V1_31] {
+            assert_eq!(version.authority(b"/run/kms.sock"), "%2Frun%2Fkms.sock");
+            assert_eq!(version.authority(b"@kms"), "@kms");
+            assert_eq!(version.authority("/a ü".as_bytes()), "%2Fa%20%C3%BC");
+        }
+        assert_eq!(Version::V1_37.authority(b"/run/kms.sock"), "localhost");
+    }
+
+    #[test]
+    fn versions_are_named_as_they_are_printed() {
+        for version in Version::ALL {
+            assert_eq!(version.to_string().parse(), Ok(version));
+        }
+        assert!("1.30".parse::<Version>().is_err());
+    }
+}
