@@ -89,6 +89,7 @@ impl Process {
     ///
     /// If it does not stop, or has ended.
     pub fn hang(&self) {
+        let describe = |error: io::Error| error.to_string();
         self.signal(Signal::SIGSTOP);
         eventually(&format!("{} to stand still", self.name), || {
             for thread in fs::read_dir(format!("/proc/{}/task", self.pid())).map_err(describe)? {
@@ -154,11 +155,6 @@ impl Drop for Process {
         let _ = self.child.wait();
         guard::release(self.child.id());
     }
-}
-
-#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
-fn describe(error: io::Error) -> String {
-    error.to_string()
 }
 
 fn tail(log: &str) -> &str {

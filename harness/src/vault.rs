@@ -29,6 +29,19 @@ pub enum Product {
     Vault,
 }
 
+/// One test per product of each function, in the modules `openbao` and `vault`.
+#[macro_export]
+macro_rules! on_both {
+    ($($test:ident),+ $(,)?) => {
+        mod openbao {
+            $(#[test] fn $test() { super::$test($crate::Product::OpenBao); })+
+        }
+        mod vault {
+            $(#[test] fn $test() { super::$test($crate::Product::Vault); })+
+        }
+    };
+}
+
 /// A running server.
 #[derive(Debug)]
 pub struct VaultServer {

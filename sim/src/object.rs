@@ -242,7 +242,12 @@ pub fn key_id_hash(key_id: &str) -> String {
     if key_id.is_empty() {
         return String::new();
     }
-    Sha256::digest(key_id.as_bytes()).iter().fold("sha256:".to_owned(), |mut text, byte| {
+    sha256("sha256:", key_id.as_bytes())
+}
+
+/// The prefix, and a SHA-256 in hex.
+pub(crate) fn sha256(prefix: &str, bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().fold(prefix.to_owned(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text
     })

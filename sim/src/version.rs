@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use sha2::{Digest as _, Sha256};
+use crate::object::sha256;
 
 /// A release; each stands for those up to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -57,11 +57,7 @@ impl Version {
             Self::V1_31 => "k8s:enc:unstable:1:",
             Self::V1_37 => "sha256:",
         };
-        Sha256::digest(file).iter().fold(prefix.to_owned(), |mut text, byte| {
-            use fmt::Write as _;
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+        sha256(prefix, file)
     }
 }
 

@@ -38,12 +38,7 @@ fn a_token_in_a_file_is_renewed_and_its_successor_taken_over(product: Product) {
     let keys = world.observe().unwrap();
     let wrapped = world.wrap(&keys).unwrap();
     // Three of its lives.
-    let end = Instant::now() + Duration::from_secs(9);
-    while Instant::now() < end {
-        world.observe().unwrap();
-        assert_eq!(world.unwrap(&wrapped).unwrap(), SEED);
-        std::thread::park_timeout(Duration::from_millis(300));
-    }
+    world.works_for(Duration::from_secs(9), &wrapped);
     // Seen by an observation, before the server refuses the other.
     let second = token(&world, "1h");
     put(&world.stage, "token", &second);

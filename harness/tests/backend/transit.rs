@@ -34,18 +34,7 @@ const AAD: &[u8] = b"bound to this";
 /// Longer than anything here takes to heal.
 const SOON: Duration = Duration::from_secs(30);
 
-/// One test per product.
-macro_rules! on_both {
-    ($($test:ident),+ $(,)?) => {
-        mod openbao {
-            $(#[test] fn $test() { super::$test(kleidi_harness::Product::OpenBao); })+
-        }
-        mod vault {
-            $(#[test] fn $test() { super::$test(kleidi_harness::Product::Vault); })+
-        }
-    };
-}
-use on_both;
+use kleidi_harness::on_both;
 
 on_both! {
     wraps_and_unwraps,
@@ -104,6 +93,16 @@ impl World {
     }
 
     /// Observes until all is well.
+    /// Every look at the key and every call goes well, all the time.
+    fn works_for(&self, time: Duration, wrapped: &Wrapped) {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            self.observe().unwrap();
+            assert_eq!(self.unwrap(wrapped).unwrap(), SEED);
+            std::thread::park_timeout(Duration::from_millis(300));
+        }
+    }
+
     fn heals(&self) -> KeySet {
         within(SOON, "it to heal", || self.observe().map_err(|error| error.to_string()))
     }
@@ -272,12 +271,7 @@ fn keeps_a_short_lived_token(product: Product) {
     world.root("POST", "auth/approle/role/kms", &change);
     let keys = world.observe().unwrap();
     let wrapped = world.wrap(&keys).unwrap();
-    let end = Instant::now() + Duration::from_secs(9);
-    while Instant::now() < end {
-        world.observe().unwrap();
-        assert_eq!(world.unwrap(&wrapped).unwrap(), SEED);
-        std::thread::park_timeout(Duration::from_millis(300));
-    }
+    world.works_for(Duration::from_secs(9), &wrapped);
 }
 
 fn says_what_is_wrong(product: Product) {

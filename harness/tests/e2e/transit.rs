@@ -5,35 +5,25 @@ mod loses_a_node;
 mod rotation;
 mod trouble;
 
-use kleidi_harness::{Made, Product, Stage, Summary};
+use kleidi_harness::{Made, Stage, Summary, on_both};
 
 use crate::run;
+use trouble::{outlives_its_token_under_load, says_that_the_server_hangs};
 
-run!(
-    openbao_v1_37_2,
-    "1.37.2",
-    Kms::Transit(kleidi_harness::Product::OpenBao),
-    [
-        encrypts_at_rest,
-        survives_the_plugin_dying_under_load,
-        recovers_when_the_kms_is_away,
-        rotates_to_a_second_key,
-        serves_several_apiservers,
-    ]
-);
+/// All scenarios with a product.
+macro_rules! with_transit {
+    ($($module:ident $product:ident),+ $(,)?) => {
+        $(run!($module, "1.37.2", Kms::Transit(kleidi_harness::Product::$product), [
+            encrypts_at_rest,
+            survives_the_plugin_dying_under_load,
+            recovers_when_the_kms_is_away,
+            rotates_to_a_second_key,
+            serves_several_apiservers,
+        ]);)+
+    };
+}
 
-run!(
-    vault_v1_37_2,
-    "1.37.2",
-    Kms::Transit(kleidi_harness::Product::Vault),
-    [
-        encrypts_at_rest,
-        survives_the_plugin_dying_under_load,
-        recovers_when_the_kms_is_away,
-        rotates_to_a_second_key,
-        serves_several_apiservers,
-    ]
-);
+with_transit!(openbao_v1_37_2 OpenBao, vault_v1_37_2 Vault);
 
 run!(
     openbao_v1_29_6,
@@ -46,18 +36,6 @@ run!(
         needs_the_authority_filter_before_1_32,
     ]
 );
-
-/// The same trouble with each product.
-macro_rules! on_both {
-    ($($trouble:ident),+ $(,)?) => {
-        mod openbao {
-            $(#[test] fn $trouble() { super::trouble::$trouble(super::Product::OpenBao); })+
-        }
-        mod vault {
-            $(#[test] fn $trouble() { super::trouble::$trouble(super::Product::Vault); })+
-        }
-    };
-}
 
 on_both!(outlives_its_token_under_load, says_that_the_server_hangs);
 

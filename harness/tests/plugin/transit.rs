@@ -6,24 +6,12 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use kleidi_harness::{
-    AppRole, Authority, Plugin, PluginConfig, Product, Stage, VaultServer, within,
+    AppRole, Authority, Plugin, PluginConfig, Product, Stage, VaultServer, on_both, within,
 };
 use serde_json::{Value, json};
 use tonic::Code;
 
 use crate::{SEED, foreign, wait_healthy};
-
-/// One test per product.
-macro_rules! on_both {
-    ($($test:ident),+ $(,)?) => {
-        mod openbao {
-            $(#[test] fn $test() { super::$test(kleidi_harness::Product::OpenBao); })+
-        }
-        mod vault {
-            $(#[test] fn $test() { super::$test(kleidi_harness::Product::Vault); })+
-        }
-    };
-}
 
 on_both! {
     the_printed_script_is_all_that_is_needed,

@@ -71,6 +71,9 @@ const NO_TLS: &str = "HTTP request to an HTTPS server";
 /// What AppRole says of wrong credentials.
 pub(super) const WRONG_SECRET_ID: &str = "invalid role or secret ID";
 
+/// What it says of a version below `min_decryption_version`, or for an hmac below `min_encryption_version`.
+pub(super) const DISALLOWED: &str = "disallowed by policy";
+
 const GONE_BACK: &str = "the server does not have this version: it is behind a rotation, or an older backup was \
                          restored, or the key was made anew";
 const KEY_ABSENT: &str = "create the key (type aes256-gcm96), or restore it where Secrets are \
@@ -90,7 +93,7 @@ static TABLE: [Row; 43] = [
     // A standby has not heard of the latest version yet; one that has lost its leader will not soon.
     row(400..=400, "version is too new", Behind, KeyNotFound, ""),
     row(400..=400, "higher than the latest key version", Behind, KeyNotFound, GONE_BACK),
-    row(400..=400, "disallowed by policy", Refuse, Misconfigured, TOO_OLD),
+    row(400..=400, DISALLOWED, Refuse, Misconfigured, TOO_OLD),
     row(400..=400, "less than the minimum encryption key version", Refuse, KeyNotFound, ""),
     row(400..=400, "no such key version", Refuse, KeyNotFound, ""),
     row(400..=400, "encryption key not found", Refuse, Misconfigured, KEY_ABSENT),

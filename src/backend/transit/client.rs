@@ -52,6 +52,14 @@ pub(super) enum Failure {
     Final(BackendError),
 }
 
+impl From<Failure> for BackendError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Login(error) | Failure::Final(error) => error,
+        }
+    }
+}
+
 impl Cluster {
     /// `addresses` as in `https://vault.example:8200`; at least one.
     pub(super) fn new(addresses: &[String], tls: Tls, random: Arc<dyn Random>) -> Self {

@@ -8,7 +8,6 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use tokio::time::Instant;
 
-use super::client::Failure;
 use super::http_client::{Answer, Request};
 use super::json::Object;
 use super::lease::Ticket;
@@ -237,7 +236,5 @@ async fn ask(
         once: false,
         only: None,
     };
-    inner.cluster.call(attempted, &request, deadline).await.map_err(|failure| match failure {
-        Failure::Login(error) | Failure::Final(error) => error,
-    })
+    Ok(inner.cluster.call(attempted, &request, deadline).await?)
 }

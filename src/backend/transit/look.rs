@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
+use super::answer::DISALLOWED;
 use super::json::{self, Object};
 use super::login::parse;
 use super::versions::News;
@@ -40,9 +41,6 @@ const LAG: Duration = Duration::from_secs(1);
 /// Longest time for the hmac of a period: an outage is to be told before kube-apiserver's three seconds
 /// for Status are over.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// What a server says to an hmac with a version below min_encryption_version.
-const TOO_OLD_TO_LOOK_AT: &str = "disallowed by policy";
 
 /// Longest time in which a server is asked whether it holds the same key.
 const COMPARE_TIMEOUT: Duration = Duration::from_millis(300);
@@ -77,7 +75,7 @@ impl Inner {
                 }
                 Err(error) if error.kind.retryable() => return Err(error),
                 // It cannot be told whether it is the same.
-                Err(error) if !error.reason.contains(TOO_OLD_TO_LOOK_AT) => {
+                Err(error) if !error.reason.contains(DISALLOWED) => {
                     self.versions.lock().doubt(version, fingerprint, Instant::now())
                 }
                 // The same, or one that min_encryption_version has put out of use.

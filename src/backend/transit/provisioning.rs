@@ -84,11 +84,14 @@ pub fn script(settings: &Settings) -> String {
         "# With HashiCorp Vault, and VAULT_ADDR and so on, put this line first:   bao() { vault \"$@\"; }\n\
          set -eu\n\n",
     );
-    let at_node = if node.is_some() { " | --node" } else { "" };
+    let at_node = if node.is_some() {
+        "--node) ;;"
+    } else {
+        "--node) echo 'this login needs nothing on the node that kleidi could put there' >&2; exit ;;"
+    };
     let _ = write!(
         script,
-        "case \"${{1:-}}\" in\n  '' | --make-key{at_node}) ;;\n  \
-         --node) echo 'this login needs nothing on the node that kleidi could put there' >&2; exit ;;\n  \
+        "case \"${{1:-}}\" in\n  '' | --make-key) ;;\n  {at_node}\n  \
          *) echo \"$1 is not known; the first lines say what is\" >&2; exit 64 ;;\nesac\n\n"
     );
     if let Some(node) = node {

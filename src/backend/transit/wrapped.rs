@@ -16,7 +16,7 @@ use tokio::sync::Mutex as Flight;
 use tokio::time::{Instant, timeout_at};
 
 use super::Data;
-use super::client::{Cluster, Failure};
+use super::client::Cluster;
 use super::files::{self, Digest};
 use super::http_client::{Answer, Request};
 use super::json::Object;
@@ -194,9 +194,7 @@ async fn call(
         only: None,
     };
     let deadline = Instant::now() + OPENING_TIMEOUT;
-    cluster.call(ATTEMPTED, &request, deadline).await.map_err(|failure| match failure {
-        Failure::Login(error) | Failure::Final(error) => error,
-    })
+    Ok(cluster.call(ATTEMPTED, &request, deadline).await?)
 }
 
 /// Whether the path is that of AppRole's secret_ids of this role.
