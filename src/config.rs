@@ -14,6 +14,7 @@ mod raw;
 mod resolve;
 #[cfg(test)]
 mod tests;
+mod transit_auth;
 mod transit_section;
 
 use crate::backend::{pkcs11, transit};

@@ -5,9 +5,10 @@
 //! goes to its children and cannot change while it runs.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use super::raw::{self, Text};
-use super::resolve::Resolver;
+use super::resolve::{Resolver, absolute};
 
 /// OpenBao's tools take the one, and the other where it is not set; Vault's only the other.
 const PREFIXES: [&str; 2] = ["BAO_", "VAULT_"];
@@ -89,18 +90,50 @@ impl Resolver<'_> {
         if text.is_some() {
             return self.parsed(key, text, parse);
         }
-        let environment = self.environment;
-        let (variable, value) = environment.get(name)?;
-        match parse(value) {
+        let (variable, _) = self.environment.get(name)?;
+        self.variable(key, &variable, parse)
+    }
+
+    /// The value of that very variable.
+    fn variable<T>(
+        &mut self,
+        key: &str,
+        variable: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        match parse(self.environment.0.get(variable)?) {
             Ok(parsed) => {
                 self.remarks.taken.push(format!("{key} from {variable}"));
                 Some(parsed)
             }
             Err(message) => {
-                self.problem_of_environment(&variable, message);
+                self.problem_of_environment(variable, message);
                 None
             }
         }
+    }
+
+    /// The files of our certificate and of its key, of one family of variables: the key of one
+    /// certificate is none for another.
+    pub(super) fn client_certificate(&mut self) -> (Option<PathBuf>, Option<PathBuf>) {
+        const NAMES: [&str; 2] = ["CLIENT_CERT", "CLIENT_KEY"];
+        let environment = self.environment;
+        let families = PREFIXES.map(|prefix| NAMES.map(|name| format!("{prefix}{name}")));
+        let mut there = families.iter().filter(|variables| {
+            variables.iter().any(|variable| environment.0.contains_key(variable))
+        });
+        let Some([certificate, key]) = there.next() else { return (None, None) };
+        for other in there.flatten().filter(|variable| environment.0.contains_key(*variable)) {
+            let why = format!("{other} is not heeded: {certificate} or {key} is set");
+            self.remarks.warnings.push(why);
+        }
+        let certificate_file = self.variable("transit.certificateFile", certificate, absolute);
+        let key_file = self.variable("transit.keyFile", key, absolute);
+        if !environment.0.contains_key(certificate) {
+            let why = format!("{certificate} is not set, without which a key is of no use");
+            self.problem_of_environment(key, why);
+        }
+        (certificate_file, key_file)
     }
 
     /// Says what of the environment is refused or not heeded.

@@ -27,7 +27,7 @@ const TOKEN_LABEL_BYTES_MAX: usize = 32;
 pub(super) struct Resolver<'a> {
     file: &'a Path,
     pub(super) environment: &'a Environment,
-    problems: Vec<Problem>,
+    pub(super) problems: Vec<Problem>,
     pub(super) remarks: Remarks,
 }
 
@@ -233,16 +233,16 @@ impl Resolver<'_> {
                 text.parse::<Uri>().map_err(|error| error.to_string())
             })
             .unwrap_or_default();
-        let text = |text: &str| Ok::<_, String>(text.to_owned());
         let module = self.path(&key("module"), pkcs11.module.as_ref());
         let parameters = pkcs11.module_parameters.as_ref();
         let module_parameters = self.parsed(&key("moduleParameters"), parameters, |text| {
             CString::new(text).map_err(|_| "it must not contain NUL".to_owned())
         });
         let pin_file = self.parsed(&key("pinFile"), pkcs11.pin_file.as_ref(), pin_file);
-        let token_label = self.parsed(&key("tokenLabel"), pkcs11.token_label.as_ref(), text);
-        let token_serial = self.parsed(&key("tokenSerial"), pkcs11.token_serial.as_ref(), text);
-        let key_label = self.parsed(&key("keyLabel"), pkcs11.key_label.as_ref(), text);
+        let token_label = self.parsed(&key("tokenLabel"), pkcs11.token_label.as_ref(), not_empty);
+        let token_serial =
+            self.parsed(&key("tokenSerial"), pkcs11.token_serial.as_ref(), not_empty);
+        let key_label = self.parsed(&key("keyLabel"), pkcs11.key_label.as_ref(), not_empty);
         let cka_id = self.parsed(&key("ckaId"), pkcs11.cka_id.as_ref(), parse_cka_id);
 
         let module = self.either("module", module, "module-path", uri.module_path, pkcs11);
@@ -331,14 +331,28 @@ impl Resolver<'_> {
         );
         // Two periods and one slow observation: less would call a healthy KMS stale.
         let least = period * 2 + limits::OBSERVE_TIMEOUT;
-        let stale_after = self.duration(
-            "health.staleAfter",
-            health.stale_after.as_ref(),
-            least.max(default.stale_after),
-            least..=Duration::from_secs(300),
-        );
+        let key = "health.staleAfter";
+        let most = Duration::from_secs(300);
+        let (text, default) = (health.stale_after.as_ref(), least.max(default.stale_after));
+        let stale_after = self.duration(key, text, default, Duration::ZERO..=most);
+        if stale_after < least {
+            let message = format!(
+                "{} is too short: two times health.period ({}) and {} for a slow look at the KMS are {}, \
+                 and before that a KMS that is well would be called stale",
+                humantime::format_duration(stale_after),
+                humantime::format_duration(period),
+                humantime::format_duration(limits::OBSERVE_TIMEOUT),
+                humantime::format_duration(least),
+            );
+            self.problem(key, text, message);
+        }
         Health { period, stale_after }
     }
+}
+
+/// Any text but none: an empty one is most likely a template that was not filled in.
+pub(super) fn not_empty(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() { Err("must not be empty".to_owned()) } else { Ok(text.to_owned()) }
 }
 
 pub(super) fn absolute(text: &str) -> Result<PathBuf, String> {

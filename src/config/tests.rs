@@ -89,8 +89,13 @@ fn the_example_is_right_and_holds_every_key() {
 fn the_transit_example_is_right() {
     let (settings, _) = transit(parse(TRANSIT).unwrap());
     assert_eq!(settings.addresses.len(), 3);
-    // With every key but the one that the other stands for.
-    let whole = uncommented(TRANSIT).replace("    secretIdFile: /etc/kleidi/secret-id\n", "");
+    // With every key but the one that another stands for, and those of other methods.
+    let others = ["    secretIdFile: ", "    tokenFile: ", "    jwtFile: "];
+    let mut whole = uncommented(TRANSIT);
+    for other in others {
+        let (before, rest) = whole.split_once(other).unwrap();
+        whole = before.to_owned() + rest.split_once('\n').unwrap().1;
+    }
     let (whole, _) = transit(parse(&whole).unwrap());
     assert_eq!((whole.mount, whole.addresses), (settings.mount, settings.addresses));
     assert_eq!(whole.foreign.len(), 2);
@@ -193,6 +198,35 @@ fn what_is_not_taken_from_the_environment_is_said() {
     insta::assert_snapshot!(said);
 }
 
+/// The key of one certificate is none for another, wherever each comes from.
+#[test]
+fn a_certificate_and_its_key_are_of_one_family_of_variables() {
+    let content = TRANSIT_MINIMAL.to_owned() + "  addresses: ['http://127.0.0.1:8200']\n";
+    let mut said = String::new();
+    for environment in [
+        &[("BAO_CLIENT_CERT", "/bao.pem"), ("BAO_CLIENT_KEY", "/bao.key")][..],
+        &[("BAO_CLIENT_CERT", "/bao.pem"), ("VAULT_CLIENT_KEY", "/vault.key")],
+        &[("VAULT_CLIENT_CERT", "/vault.pem"), ("BAO_CLIENT_KEY", "/bao.key")],
+        &[("VAULT_CLIENT_CERT", "/vault.pem"), ("VAULT_CLIENT_KEY", "/vault.key")],
+        &[
+            ("BAO_CLIENT_CERT", "/bao.pem"),
+            ("VAULT_CLIENT_CERT", "/vault.pem"),
+            ("VAULT_CLIENT_KEY", "/vault.key"),
+        ],
+        &[("VAULT_CLIENT_KEY", "/vault.key")],
+    ] {
+        let _ = writeln!(said, "--- {environment:?}");
+        let _ = match parse_in(&content, environment).map(transit) {
+            Ok((settings, remarks)) => {
+                let transit::Tls { certificate_file, key_file, .. } = settings.tls;
+                writeln!(said, "{certificate_file:?} {key_file:?}\n{remarks:#?}\n")
+            }
+            Err(error) => writeln!(said, "refused: {error}\n"),
+        };
+    }
+    insta::assert_snapshot!(said);
+}
+
 #[test]
 fn the_manuals_configurations_are_right() {
     let manual = include_str!("../../configuration/README.md");
@@ -274,6 +308,8 @@ fn faults_are_said_precisely() {
         ("a relative module", instead("/usr/lib/softhsm/libsofthsm2.so", "libsofthsm2.so")),
         ("a relative PIN file", instead("/etc/kleidi/pin", "pin")),
         ("a long token label", instead("kleidi\n  key", &format!("{}\n  key", "k".repeat(33)))),
+        ("an empty label", instead("kek", "\"\"")),
+        ("a blank token", instead("kleidi\n  key", "\" \"\n  tokenSerial: \"\"\n  key")),
         ("an odd key id", after("  ckaId: \"1\"\n")),
         ("no hex in a key id", after("  ckaId: first\n")),
         ("a bad uri", after("  uri: pkcs11:slot-id=1\n")),
@@ -330,6 +366,43 @@ fn faults_of_transit_are_said_precisely() {
         ("no secret_id", transit_with("").replace("certificate}", "appRole, roleIdFile: /r}")),
         ("no role", transit_with("").replace("certificate}", "jwt, jwtFile: /j}")),
         ("no such method", transit_with("").replace("certificate}", "ldap}")),
+        ("a login aside", transit_with("  namespace: org/team1\n  authNamespace: org/team\n")),
+        ("a login below", transit_with("  namespace: org\n  authNamespace: org/team1\n")),
+        ("a login, and no namespace", transit_with("  authNamespace: team1\n")),
+        ("a login, and the root", transit_with("  namespace: /\n  authNamespace: team1\n")),
+        ("a login, and a bad namespace", transit_with("  namespace: a b\n  authNamespace: b\n")),
+        (
+            "an address twice",
+            transit_with(
+                "  addresses: ['http://a:1', 'http://b:1', 'http://A:1/', 'http://a:2']\n",
+            ),
+        ),
+        (
+            "empty texts",
+            transit_with("  namespace: ''\n  mount: ''\n  caFile: ''\n  serverName: ''\n")
+                .replace("certificate}", "certificate, role: '', mount: ''}")
+                .replace("kms", "''"),
+        ),
+        ("an empty role", transit_with("").replace("certificate}", "jwt, jwtFile: /j, role: ' '}")),
+        (
+            "what a token does not need",
+            transit_with("")
+                .replace("certificate}", "token, tokenFile: /t, role: kms, mount: cert}"),
+        ),
+        (
+            "what AppRole does not need",
+            transit_with("").replace(
+                "certificate}",
+                "appRole, roleIdFile: /r, secretIdFile: /s, role: kms, tokenFile: /t, jwtFile: /j}",
+            ),
+        ),
+        (
+            "what a certificate does not need",
+            transit_with("").replace(
+                "certificate}",
+                "certificate, roleIdFile: /r, secretIdFile: /s, wrappedSecretIdFile: /w}",
+            ),
+        ),
     ] {
         let error = parse(&content).expect_err(what).to_string();
         let _ = writeln!(said, "--- {what}\n{error}\n");

@@ -1,27 +1,8 @@
 //! The section `transit`.
 
-use std::path::PathBuf;
-
 use super::raw::{self, Text};
 use super::resolve::{Resolver, absolute};
-use crate::backend::transit::{Auth, ForeignFormat, Plugin, Settings, Tls};
-
-#[derive(Clone, Copy)]
-enum Method {
-    Token,
-    AppRole,
-    Certificate,
-    Jwt,
-    Kubernetes,
-}
-
-const METHODS: [(&str, Method); 5] = [
-    ("token", Method::Token),
-    ("appRole", Method::AppRole),
-    ("certificate", Method::Certificate),
-    ("jwt", Method::Jwt),
-    ("kubernetes", Method::Kubernetes),
-];
+use crate::backend::transit::{ForeignFormat, Plugin, Settings, Tls};
 
 impl Resolver<'_> {
     /// What the section means; `None` after saying what is wrong with it.
@@ -31,19 +12,7 @@ impl Resolver<'_> {
         let mut name = |key: &str, text: Option<&Text>| self.parsed(key, text, path_segments);
         let mount = name("transit.mount", transit.mount.as_ref());
         let key = self.parsed("transit.key", Some(&transit.key), path_segment);
-        let namespace = transit.namespace.as_ref();
-        let namespace =
-            self.or_variable("transit.namespace", namespace, "NAMESPACE", namespace_path).flatten();
-        let auth_namespace = transit.auth_namespace.as_ref();
-        let auth_namespace = self.parsed("transit.authNamespace", auth_namespace, namespace_path);
-        if let (Some(Some(login)), Some(inner)) = (&auth_namespace, &namespace)
-            && login != inner
-            && !inner.starts_with(&format!("{login}/"))
-        {
-            let why =
-                format!("a token of {login} is worth nothing in {inner}, which is not below it");
-            self.problem("transit.authNamespace", transit.auth_namespace.as_ref(), why);
-        }
+        let (namespace, auth_namespace) = self.namespaces(transit);
         let tls = self.tls(transit, &addresses);
         let auth = self.auth(&transit.auth, &tls);
         let mount = mount.unwrap_or_else(|| "transit".to_owned());
@@ -54,13 +23,43 @@ impl Resolver<'_> {
         Some(Settings {
             addresses,
             tls,
-            auth_namespace: auth_namespace.unwrap_or_else(|| namespace.clone()),
+            auth_namespace,
             namespace,
             mount,
             key,
             auth: auth?,
             foreign,
         })
+    }
+
+    /// Those of transit and of the login, which is the same or one above it.
+    fn namespaces(&mut self, transit: &raw::Transit) -> (Option<String>, Option<String>) {
+        let before = self.problems.len();
+        let text = transit.namespace.as_ref();
+        let transits = self.or_variable("transit.namespace", text, "NAMESPACE", namespace_path);
+        let text = transit.auth_namespace.as_ref();
+        let logins = self.parsed("transit.authNamespace", text, namespace_path);
+        let transits = transits.flatten();
+        if self.problems.len() > before {
+            return (None, None);
+        }
+        let Some(logins) = logins else { return (transits.clone(), transits) };
+        if let Some(login) = &logins {
+            let why = match &transits {
+                Some(inner) if inner == login || inner.starts_with(&format!("{login}/")) => None,
+                Some(inner) => Some(format!(
+                    "a token of {login} is worth nothing in {inner}, which is not below it"
+                )),
+                None => Some(format!(
+                    "a token of {login} is worth nothing in the root, where transit is looked for as \
+                     long as transit.namespace does not say otherwise"
+                )),
+            };
+            if let Some(why) = why {
+                self.problem("transit.authNamespace", text, why);
+            }
+        }
+        (transits, logins)
     }
 
     /// A format of another plugin, whose key is ours unless told otherwise.
@@ -99,6 +98,16 @@ impl Resolver<'_> {
         if transit.addresses.as_ref().is_none_or(Vec::is_empty) && addresses.is_empty() {
             self.problem(KEY, Some(&transit.key), "there has to be at least one");
         }
+        for (at, text) in transit.addresses.iter().flatten().enumerate() {
+            let earlier = transit.addresses.iter().flatten().take(at);
+            if earlier.into_iter().any(|other| same_server(&other.value, &text.value)) {
+                self.problem(
+                    KEY,
+                    Some(text),
+                    format!("{} is there twice; name each node once", text.value),
+                );
+            }
+        }
         for address in addresses.iter().filter(|address| goes_in_clear(address)) {
             let what = format!("{address}: the token and every seed go there in clear; use https");
             self.remarks.warnings.push(what);
@@ -115,12 +124,9 @@ impl Resolver<'_> {
         let (certificate_file, key_file) = if file.is_some() || key.is_some() {
             (self.path("transit.certificateFile", file), self.path("transit.keyFile", key))
         } else {
-            (
-                self.or_variable("transit.certificateFile", None, "CLIENT_CERT", absolute),
-                self.or_variable("transit.keyFile", None, "CLIENT_KEY", absolute),
-            )
+            self.client_certificate()
         };
-        if certificate_file.is_none() && key_file.is_some() {
+        if file.is_none() && key.is_some() {
             let why = "transit.certificateFile is missing, without which a key is of no use";
             self.problem("transit.keyFile", key, why);
         }
@@ -136,66 +142,6 @@ impl Resolver<'_> {
             self.problem("transit.caFile", at, why);
         }
         Tls { ca_file, certificate_file, key_file, server_name }
-    }
-
-    fn auth(&mut self, auth: &raw::Auth, tls: &Tls) -> Option<Auth> {
-        let method = self.choice("transit.auth.method", Some(&auth.method), &METHODS)?;
-        let mount = self.parsed("transit.auth.mount", auth.mount.as_ref(), path_segments);
-        let mount_or = |default: &str| mount.clone().unwrap_or_else(|| default.to_owned());
-        match method {
-            Method::Token => {
-                let file = self.needed("tokenFile", auth.token_file.as_ref(), auth)?;
-                Some(Auth::Token { file })
-            }
-            Method::AppRole => {
-                let role_id_file = self.needed("roleIdFile", auth.role_id_file.as_ref(), auth);
-                let mount = mount_or("approle");
-                if let Some(wrapped) = &auth.wrapped_secret_id_file {
-                    if auth.secret_id_file.is_some() {
-                        let why = "secretIdFile says the same; keep one";
-                        self.problem("transit.auth.wrappedSecretIdFile", Some(wrapped), why);
-                    }
-                    let file = self.path("transit.auth.wrappedSecretIdFile", Some(wrapped));
-                    return Some(Auth::WrappedAppRole {
-                        mount,
-                        role_id_file: role_id_file?,
-                        wrapping_token_file: file?,
-                        role: auth.role.as_ref().map(|role| role.value.clone()),
-                    });
-                }
-                let file = self.needed("secretIdFile", auth.secret_id_file.as_ref(), auth);
-                Some(Auth::AppRole { mount, role_id_file: role_id_file?, secret_id_file: file? })
-            }
-            Method::Certificate => {
-                if tls.certificate_file.is_none() {
-                    let why = "certificate needs transit.certificateFile";
-                    self.problem("transit.auth.method", Some(&auth.method), why);
-                }
-                let role = auth.role.as_ref().map(|role| role.value.clone());
-                Some(Auth::Certificate { mount: mount_or("cert"), role })
-            }
-            Method::Jwt | Method::Kubernetes => {
-                let file = self.needed("jwtFile", auth.jwt_file.as_ref(), auth);
-                let Some(role) = &auth.role else {
-                    self.problem("transit.auth.role", Some(&auth.method), "is missing");
-                    return None;
-                };
-                let default = if matches!(method, Method::Jwt) { "jwt" } else { "kubernetes" };
-                let (mount, role, file) = (mount_or(default), role.value.clone(), file?);
-                Some(match method {
-                    Method::Jwt => Auth::Jwt { mount, role, file },
-                    _ => Auth::Kubernetes { mount, role, file },
-                })
-            }
-        }
-    }
-
-    fn needed(&mut self, key: &str, text: Option<&Text>, auth: &raw::Auth) -> Option<PathBuf> {
-        let key = format!("transit.auth.{key}");
-        if text.is_none() {
-            self.problem(&key, Some(&auth.method), "is missing; the method needs it");
-        }
-        self.path(&key, text)
     }
 }
 
@@ -214,6 +160,17 @@ fn address(text: &str) -> Result<String, String> {
         Ok(uri) if right(&uri) && !address.contains('#') => Ok(address.to_owned()),
         _ => Err(format!("{text:?} is not an address such as https://vault.example:8200")),
     }
+}
+
+/// Whether two addresses are spellings of one.
+fn same_server(one: &str, other: &str) -> bool {
+    let parts = |address: &str| {
+        let uri: http::Uri = address.trim_end_matches('/').parse().ok()?;
+        let tls = uri.scheme_str()? == "https";
+        let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
+        Some((tls, uri.host()?.to_ascii_lowercase(), port))
+    };
+    parts(one).is_some_and(|one| parts(other) == Some(one))
 }
 
 /// Whether others can listen to what is sent there.
@@ -236,7 +193,11 @@ fn server_name(text: &str) -> Result<String, String> {
 
 /// A namespace; `/` is the root.
 fn namespace_path(text: &str) -> Result<Option<String>, String> {
-    if text == "/" { Ok(None) } else { path_segments(text).map(Some) }
+    match text {
+        "/" => Ok(None),
+        "" => Err("must not be empty; \"/\" is the root".to_owned()),
+        text => path_segments(text).map(Some),
+    }
 }
 
 /// A name that needs no escaping in a path.
@@ -248,7 +209,7 @@ fn path_segment(text: &str) -> Result<String, String> {
 }
 
 /// A name, or several with slashes between, that need no escaping in a path or a shell.
-fn path_segments(text: &str) -> Result<String, String> {
+pub(super) fn path_segments(text: &str) -> Result<String, String> {
     let trimmed = text.trim_matches('/');
     let legal = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
     let bad = |part: &str| matches!(part, "" | "." | "..") || part.starts_with('-');
@@ -283,6 +244,16 @@ mod tests {
             ["https://vault:8200", "http://127.0.0.1:1", "http://[::1]:1", "http://localhost"]
         {
             assert!(!goes_in_clear(safe), "{safe}");
+        }
+        for (one, other, same) in [
+            ("https://vault", "https://VAULT:443/", true),
+            ("http://vault:80", "http://vault", true),
+            ("https://vault", "http://vault", false),
+            ("https://vault:8200", "https://vault:8201", false),
+            ("https://vault-0", "https://vault-1", false),
+            ("vault", "vault", false),
+        ] {
+            assert_eq!(same_server(one, other), same, "{one} {other}");
         }
         assert_eq!(namespace_path("/"), Ok(None));
         assert_eq!(namespace_path("org/team1/"), Ok(Some("org/team1".to_owned())));
