@@ -13,8 +13,8 @@ use serde::de::IgnoredAny;
 
 use crate::backend::ErrorKind;
 
-/// Characters of an answer that is no JSON, for instance of a proxy, that are repeated in an error.
-const QUOTED_MAX: usize = 120;
+/// Characters of an answer that are repeated in an error.
+const QUOTED_MAX: usize = 300;
 
 /// What can help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +42,14 @@ pub struct Meaning {
     pub reason: String,
     /// What the operator can do; empty if nothing.
     pub advice: &'static str,
+}
+
+impl Meaning {
+    /// The same, with where it was said.
+    #[must_use]
+    pub fn at(self, place: &str) -> Self {
+        Self { reason: format!("{place}: {}", self.reason), ..self }
+    }
 }
 
 /// A row: statuses, a part of the text (empty: any), and what follows.
@@ -149,7 +157,7 @@ static TABLE: [Row; 43] = [
         Credentials,
         "the login method at this mount is not configured: write auth/…/config",
     ),
-    row(400..=400, "role ", Refuse, Credentials, "is the role's name right?"),
+    row(400..=400, "role ", Refuse, Credentials, "is transit.auth.role the name of a role there?"),
     row(
         400..=400,
         "wrapping token",
@@ -230,9 +238,10 @@ static CONNECTION: [(&str, ErrorKind, &str); 4] = [
     ),
 ];
 
-/// What an answer means; `None` if it is a success.
+/// What an answer means; `None` if it is a success. `secrets` are what the request had in it, none of
+/// which is in the reason.
 #[must_use]
-pub fn meaning(status: u16, body: &[u8]) -> Option<Meaning> {
+pub fn meaning(status: u16, body: &[u8], secrets: &[&[u8]]) -> Option<Meaning> {
     let (body, said) = (Body::of(body), said(body));
     let fits = |row: &&Row| row.statuses.contains(&status) && said.contains(row.text);
     let row = match status {
@@ -244,6 +253,8 @@ pub fn meaning(status: u16, body: &[u8]) -> Option<Meaning> {
         400..=499 if !body.result && !body.errors && !said.contains(NO_TLS) => &FOREIGN,
         _ => TABLE.iter().find(fits)?,
     };
+    // Before it is cut: a part of a secret at the cut would not be recognised.
+    let said = printable(&without_secrets(beginning(&said), secrets));
     let reason = if said.is_empty() { format!("{status}") } else { format!("{status} {said}") };
     Some(Meaning { act: row.act, kind: row.kind, reason, advice: row.advice })
 }
@@ -289,26 +300,37 @@ impl Body {
     }
 }
 
-/// The server's words: `errors`, or the beginning of what is no such answer.
+/// The server's words: `errors`, or what is no such answer, whole.
 fn said(body: &[u8]) -> String {
     #[derive(serde::Deserialize)]
     struct Errors {
         errors: Vec<String>,
     }
     match serde_json::from_slice::<Errors>(body) {
-        Ok(Errors { errors }) => printable(&errors.join("; ")),
+        Ok(Errors { errors }) => one_line(&errors.join("; ")),
         // An object without errors may hold seeds.
         Err(_) if body.trim_ascii_start().starts_with(b"{") => String::new(),
-        Err(_) => printable(&String::from_utf8_lossy(body)),
+        Err(_) => one_line(&String::from_utf8_lossy(body)),
     }
 }
 
+/// As much as is looked through for secrets, which takes its time: twice of what is repeated, and no part
+/// of a word.
+fn beginning(said: &str) -> &str {
+    let Some((end, _)) = said.char_indices().nth(2 * QUOTED_MAX) else { return said };
+    let word = said[..end].rfind(|c| !part_of_word(c));
+    &said[..word.unwrap_or(0)]
+}
+
+/// What a secret can be made of, in JSON, in a header or in base64.
+fn part_of_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "+/=_.-".contains(c)
+}
+
 /// The words without what the request had in it: a server or a proxy may repeat a seed or a token.
-#[must_use]
-pub fn without_secrets(words: &str, secrets: &[&[u8]]) -> String {
+fn without_secrets(words: &str, secrets: &[&[u8]]) -> String {
     // A seed of 32 bytes has 44 characters; shorter words are names of fields, and of use.
     const REPEATED_MIN: usize = 16;
-    let part_of_word = |c: char| c.is_ascii_alphanumeric() || "+/=_.-".contains(c);
     let mut clean = String::with_capacity(words.len());
     let mut rest = words;
     while let Some(begin) = rest.find(part_of_word) {
@@ -325,12 +347,17 @@ pub fn without_secrets(words: &str, secrets: &[&[u8]]) -> String {
     clean
 }
 
-/// In one line, and not too long: it goes to the log.
-fn printable(text: &str) -> String {
+/// In one line: it goes to the log.
+fn one_line(text: &str) -> String {
     let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let plain = words.chars().map(|c| if c.is_control() { '?' } else { c });
-    let mut short: String = plain.take(QUOTED_MAX).collect();
-    if words.chars().count() > QUOTED_MAX {
+    words.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+/// In one line, and not too long.
+fn printable(text: &str) -> String {
+    let line = one_line(text);
+    let mut short: String = line.chars().take(QUOTED_MAX).collect();
+    if line.chars().count() > QUOTED_MAX {
         short.push('…');
     }
     short
@@ -504,7 +531,7 @@ mod tests {
             ),
             (418, errors("teapot"), Refuse, Misconfigured),
         ] {
-            let found = meaning(status, &body).unwrap();
+            let found = meaning(status, &body, &[]).unwrap();
             assert_eq!((found.act, found.kind), (act, kind), "{found:?}");
             let said = said(&body);
             let row = TABLE
@@ -530,12 +557,12 @@ mod tests {
             (404, r#"{"message":"no Route matched"}"#),
             (418, "<html>teapot</html>"),
         ] {
-            let found = meaning(status, body.as_bytes()).unwrap();
+            let found = meaning(status, body.as_bytes(), &[]).unwrap();
             assert_eq!((found.act, found.kind), (Elsewhere, Misconfigured), "{status} {body}");
             assert!(found.advice.contains("address"), "{found:?}");
         }
         for body in [r#"{"data":{}}"#, r#"{"auth":{},"data":null}"#] {
-            assert_eq!(meaning(200, body.as_bytes()), None);
+            assert_eq!(meaning(200, body.as_bytes(), &[]), None);
         }
         for (status, body, act) in [
             (404, r#"{"errors":[]}"#, Refuse),
@@ -543,9 +570,9 @@ mod tests {
             // These a proxy may say as well.
             (413, "<html>too large</html>", Refuse),
         ] {
-            assert_eq!(meaning(status, body.as_bytes()).unwrap().act, act, "{status} {body}");
+            assert_eq!(meaning(status, body.as_bytes(), &[]).unwrap().act, act, "{status} {body}");
         }
-        assert_eq!(meaning(429, b"<html>slow down</html>").unwrap().kind, Unavailable);
+        assert_eq!(meaning(429, b"<html>slow down</html>", &[]).unwrap().kind, Unavailable);
     }
 
     #[test]
@@ -558,8 +585,11 @@ mod tests {
     #[test]
     fn what_is_no_json_is_quoted_in_part_and_in_one_line() {
         let page = format!("<html>\n\u{1b}[31m{}</html>", "x".repeat(500));
-        let reason = meaning(502, page.as_bytes()).unwrap().reason;
-        assert!(reason.len() < 200 && !reason.contains(['\n', '\u{1b}']), "{reason}");
+        let reason = meaning(502, page.as_bytes(), &[]).unwrap().reason;
+        assert!(
+            reason.chars().count() <= 5 + QUOTED_MAX && !reason.contains(['\n', '\u{1b}']),
+            "{reason}"
+        );
     }
 
     #[test]
@@ -583,17 +613,46 @@ mod tests {
         }
     }
 
+    /// Wherever the cut falls, no part of a secret stands before it.
+    #[test]
+    fn a_secret_at_the_cut_is_not_repeated_in_part() {
+        let secret = b"BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
+        for before in QUOTED_MAX - 60..QUOTED_MAX + 5 {
+            let page =
+                format!("{}{} end", "- ".repeat(before / 2), String::from_utf8_lossy(secret));
+            for body in [page.clone().into_bytes(), errors(&page)] {
+                let reason = meaning(502, &body, &[secret]).unwrap().reason;
+                assert!(!reason.contains("BwcH"), "{before}: {reason}");
+            }
+        }
+    }
+
+    /// Neither where what is looked through ends, nor in what is one word.
+    #[test]
+    fn a_long_answer_takes_no_time_and_repeats_no_secret_in_part() {
+        let secret = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
+        for before in 2 * QUOTED_MAX - 60..2 * QUOTED_MAX + 5 {
+            let page = format!("{} {secret} end", "x".repeat(before));
+            let reason = meaning(502, page.as_bytes(), &[secret.as_bytes()]).unwrap().reason;
+            assert!(!reason.contains("BwcH"), "{before}: {reason}");
+        }
+        // Compared with all of it, this would take hours.
+        let batch = secret.repeat(1000);
+        let page = batch.repeat(20);
+        assert_eq!(meaning(502, page.as_bytes(), &[batch.as_bytes()]).unwrap().reason, "502");
+    }
+
     #[test]
     fn what_may_hold_seeds_is_not_quoted() {
         let body = br#" {"data":{"batch_results":[{"plaintext":"c2VlZA=="},{"error":"bad"}]}}"#;
-        assert_eq!(meaning(400, body).unwrap().reason, "400");
+        assert_eq!(meaning(400, body, &[]).unwrap().reason, "400");
     }
 
     proptest! {
         #[test]
         fn any_answer_has_a_meaning(status in 0..1000u16, body in proptest::collection::vec(any::<u8>(), 0..200)) {
             let good = (200..300).contains(&status) && Body::of(&body).result;
-            prop_assert_eq!(meaning(status, &body).is_none(), good);
+            prop_assert_eq!(meaning(status, &body, &[]).is_none(), good);
         }
     }
 }

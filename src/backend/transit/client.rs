@@ -8,7 +8,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::answer::{Act, Meaning, meaning, meaning_of_silence, without_secrets};
+use super::answer::{Act, Meaning, meaning, meaning_of_silence};
 use super::batch::holds_results;
 use super::endpoints::Endpoints;
 use super::http_client::{Answer, Connection, Http, Request};
@@ -115,7 +115,7 @@ impl Cluster {
                     Ok(Some(Ok(answer))) => return Ok(answer),
                     Ok(Some(Err((address, meaning)))) => {
                         let (act, kind) = (meaning.act, meaning.kind);
-                        let error = error(attempted, address, meaning);
+                        let error = error(attempted, &request.place(address), meaning);
                         tracing::debug!(%error, "an attempt failed");
                         heals_until = heals_until.max(match act {
                             Act::Login => return Err(Failure::Login(error)),
@@ -131,7 +131,7 @@ impl Cluster {
                     }
                     Ok(None) => break,
                     Err(_) if until == deadline => {
-                        let reason = format!("{}: no answer in time", order[0]);
+                        let reason = format!("{}: no answer in time", request.place(&order[0]));
                         let late = || BackendError::new(ErrorKind::Timeout, attempted, reason);
                         return Err(Failure::Final(first.or(why).unwrap_or_else(late)));
                     }
@@ -199,7 +199,7 @@ impl Cluster {
             (status, Ok(_)) => {
                 fault(ErrorKind::Unavailable, &format!("its health is {status}"), "look at its log")
             }
-            (_, Err(_)) => match meaning(answer.status, &answer.body) {
+            (_, Err(_)) => match meaning(answer.status, &answer.body, &[]) {
                 Some(meaning) => Err(refused(meaning)),
                 None => fault(
                     ErrorKind::Misconfigured,
@@ -228,8 +228,9 @@ impl Cluster {
             }
             sending.await
         };
+        let secrets = [&*request.body, request.token.map_or(&[], |token| token.expose())];
         let meaning = match outcome {
-            Ok(answer) => match meaning(answer.status, &answer.body) {
+            Ok(answer) => match meaning(answer.status, &answer.body, &secrets) {
                 // Where a part of a batch failed, the status is 400 and the answer is good all the same.
                 Some(_) if answer.status == 400 && request.batch && holds_results(&answer.body) => {
                     None
@@ -250,15 +251,11 @@ impl Cluster {
             Err(meaning) if meaning.act == Act::Elsewhere => self.endpoints.bad(address),
             Err(_) => {}
         }
-        meaning.map_err(|mut meaning| {
-            let secrets = [&*request.body, request.token.map_or(&[], |token| token.expose())];
-            meaning.reason = without_secrets(&meaning.reason, &secrets);
-            (address, meaning)
-        })
+        meaning.map_err(|meaning| (address, meaning))
     }
 }
 
-fn error(attempted: &'static str, address: &str, meaning: Meaning) -> BackendError {
+fn error(attempted: &'static str, place: &str, meaning: Meaning) -> BackendError {
     let Meaning { kind, reason, advice, .. } = meaning;
-    BackendError::new(kind, attempted, format!("{address}: {reason}")).advise(advice)
+    BackendError::new(kind, attempted, format!("{place}: {reason}")).advise(advice)
 }

@@ -48,6 +48,14 @@ pub(super) struct Request<'a> {
     pub(super) only: Option<&'a str>,
 }
 
+impl Request<'_> {
+    /// Where it goes at that address, as operators write it.
+    pub(super) fn place(&self, address: &str) -> String {
+        let namespace = self.namespace.map(|namespace| format!(" (namespace {namespace})"));
+        format!("{address}/v1/{}{}", self.path, namespace.unwrap_or_default())
+    }
+}
+
 /// A status, and a body that is wiped: it may hold a seed or a token.
 pub(super) struct Answer {
     pub(super) status: u16,

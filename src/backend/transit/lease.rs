@@ -66,7 +66,7 @@ impl Lease {
     ) -> Result<Self, BackendError> {
         let Granted { auth } = parse(attempted, answer)?;
         if auth.client_token.is_empty() {
-            let reason = "the answer has no token";
+            let reason = format!("{}: the answer has no token", answer.address);
             return Err(BackendError::new(ErrorKind::Unavailable, attempted, reason));
         }
         let token = Secret::from(auth.client_token.as_bytes().to_vec());

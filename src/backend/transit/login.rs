@@ -221,7 +221,9 @@ impl Login {
         let lease = outcome?;
         state.number = number;
         let ticket = lease.ticket.clone();
-        tracing::info!(for_seconds = lease.whole.map(|whole| whole.as_secs()), "logged in");
+        let (mount, namespace) = (self.auth.mount(), self.namespace.as_deref());
+        let for_seconds = lease.whole.map(|whole| whole.as_secs());
+        tracing::info!(mount, namespace, for_seconds, "logged in");
         state.lease = Some(lease);
         Ok(ticket)
     }
@@ -384,7 +386,10 @@ pub(super) fn parse<'a, T: Deserialize<'a>>(
 ) -> Result<T, BackendError> {
     serde_json::from_slice(&answer.body).map_err(|error| {
         let (line, column) = (error.line(), error.column());
-        let reason = format!("the answer is not what it should be (line {line}, column {column})");
+        let address = &answer.address;
+        let reason = format!(
+            "{address}: the answer is not what it should be (line {line}, column {column})"
+        );
         BackendError::new(ErrorKind::Unavailable, attempted, reason)
             .advise("is something else than Vault or OpenBao at this address, or between?")
     })

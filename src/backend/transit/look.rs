@@ -95,8 +95,11 @@ impl Inner {
                 Ok(())
             }
             News::Doubtful => {
-                let reason =
-                    format!("{} holds another key under this name than before", seen.address);
+                let reason = format!(
+                    "{} holds another key under this name ({}) than before",
+                    seen.address,
+                    self.settings.path("keys")
+                );
                 Err(BackendError::new(ErrorKind::Misconfigured, ATTEMPTED, reason).advise(
                     "it was made anew, restored from a backup, or the addresses are of different \
                      clusters; it is believed when nothing else has been seen for a while",
@@ -104,8 +107,9 @@ impl Inner {
             }
             News::AnotherKey => {
                 tracing::error!(
-                    key = self.settings.key,
+                    key = self.settings.path("keys"),
                     version,
+                    address = &*seen.address,
                     "the key in transit is another one than before: made anew, or restored from a backup"
                 );
                 Ok(())
@@ -135,7 +139,9 @@ impl Inner {
             Err(error) if error.kind == ErrorKind::BadCiphertext => {}
             Err(error) => return Err(error),
             Ok(_) => {
-                let reason = "it unwraps with other associated data than it wrapped with";
+                let path = self.settings.path("keys");
+                let reason =
+                    format!("{path} unwraps with other associated data than it wrapped with");
                 return Err(BackendError::new(ErrorKind::KeyDamaged, ATTEMPTED, reason)
                     .advise("is there a proxy that drops associated_data?"));
             }
@@ -162,7 +168,9 @@ impl Inner {
             let until = deadline.min(Instant::now() + COMPARE_TIMEOUT);
             let found = self.fingerprint(Some(version), Some(address), until).await;
             if found.is_ok_and(|found| found.fingerprint != wanted) {
-                let reason = format!("{address} holds another key under this name than the others");
+                let path = self.settings.path("keys");
+                let reason =
+                    format!("{address} holds another key under this name ({path}) than the others");
                 return Err(BackendError::new(ErrorKind::Misconfigured, ATTEMPTED, reason)
                     .advise("are all addresses of one cluster?"));
             }
@@ -178,7 +186,8 @@ impl Inner {
             facts: Arc::new([]),
         };
         let current = versions.current().map(named).ok_or_else(|| {
-            BackendError::new(ErrorKind::Unavailable, "find the key", "it has no version yet")
+            let reason = format!("{} has no version yet", self.settings.path("keys"));
+            BackendError::new(ErrorKind::Unavailable, "find the key", reason)
         })?;
         Ok(KeySet {
             current,

@@ -37,8 +37,9 @@ impl Inner {
     ) -> Result<Wrapped, BackendError> {
         let version = self.versions.lock().find(&request.key).ok_or_else(|| {
             let attempted = format!("find the key {}", request.key);
-            let reason = "the transit key has no such version";
+            let reason = format!("no version of {} has this id", self.settings.path("keys"));
             BackendError::new(ErrorKind::KeyNotFound, attempted, reason)
+                .advise("was the key made anew, or restored from a backup?")
         })?;
         let mut times = 1;
         loop {
@@ -70,7 +71,10 @@ impl Inner {
         let encrypted: Data<Encrypted<'_>> = parse(WRAP, &answer)?;
         let ciphertext = encrypted.data.ciphertext;
         let Some((used, _)) = prefixed(ciphertext) else {
-            let reason = "the answer to encrypt is not vault:v<version>:<base64>";
+            let reason = format!(
+                "{}: the answer to encrypt is not vault:v<version>:<base64>",
+                answer.address
+            );
             return Err(BackendError::new(ErrorKind::Unavailable, WRAP, reason));
         };
 
@@ -82,11 +86,14 @@ impl Inner {
         );
         let (seen, (read, address)) = (seen?, read?);
         if seen.address != address {
-            let reason = "a server was lost while it was read back";
+            let reason = format!("{} was lost while it was read back", seen.address);
             return Err(BackendError::new(ErrorKind::Unavailable, WRAP, reason));
         }
         if read.expose() != plaintext {
-            let reason = "it unwraps to something else than was wrapped";
+            let reason = format!(
+                "{address}: {} unwraps to something else than was wrapped",
+                self.settings.path("keys")
+            );
             return Err(BackendError::new(ErrorKind::KeyDamaged, WRAP, reason));
         }
         let key = KeyId::new(seen.fingerprint, &Version::of_number(used));
@@ -157,7 +164,8 @@ impl Inner {
         }
         let answer = self.call(UNWRAP, path, body, false, deadline).await?;
         let decrypted: Data<batch::Decrypted<'_>> = parse(UNWRAP, &answer)?;
-        let seed = decrypted.data.outcome().map_err(batch::error)?;
+        let place = format!("{}/v1/{path}", answer.address);
+        let seed = decrypted.data.outcome().map_err(|why| batch::error(why.at(&place)))?;
         Ok((seed, answer.address))
     }
 

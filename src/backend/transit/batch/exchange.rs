@@ -93,20 +93,24 @@ impl Inner {
         let path = self.settings.path("decrypt");
         let answer = self.call(ATTEMPTED, &path, body, true, deadline).await?;
 
-        let answer: Data<Results<'_>> = parse(ATTEMPTED, &answer)?;
-        let results = answer.data.batch_results;
+        let results = parse::<Data<Results<'_>>>(ATTEMPTED, &answer)?.data.batch_results;
         if results.len() != requests.len() {
             let (answers, questions) = (results.len(), requests.len());
-            return Err(unavailable(format!("{answers} answers to {questions} questions")));
+            let address = &answer.address;
+            let reason = format!("{address}: {answers} answers to {questions} questions");
+            return Err(unavailable(reason));
         }
         let same = |(result, reference): (&Decrypted<'_>, &&[u8])| {
             json::decode(result.reference).is_some_and(|found| found.as_slice() == *reference)
         };
         if !results.iter().zip(&references).all(same) {
-            let error = unavailable("the answer belongs to other questions".to_owned());
+            let reason = format!("{}: the answer belongs to other questions", answer.address);
+            let error = unavailable(reason);
             return Err(error.advise("does a proxy before the server keep or mix answers?"));
         }
-        Ok(results.iter().map(Decrypted::outcome).collect())
+        let place = format!("{}/v1/{path}", answer.address);
+        let outcome = |result: &Decrypted<'_>| result.outcome().map_err(|why| why.at(&place));
+        Ok(results.iter().map(outcome).collect())
     }
 }
 
