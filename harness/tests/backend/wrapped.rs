@@ -7,6 +7,7 @@ on_both! {
     one_that_somebody_else_has_opened_is_told,
     one_that_somebody_has_wrapped_anew_is_not_opened,
     its_successor_is_opened_before_it_is_too_old,
+    a_secret_id_that_is_not_wrapped_is_called_so,
 }
 
 /// A world whose backend has that token in its file.
@@ -102,4 +103,24 @@ fn its_successor_is_opened_before_it_is_too_old(product: Product) {
     world.observe().unwrap();
     world.revoke_tokens();
     assert_eq!(world.unwrap(&wrapped).unwrap(), SEED);
+}
+
+/// A slip of the operator's, no theft; and it is not sent as if it were a token.
+fn a_secret_id_that_is_not_wrapped_is_called_so(product: Product) {
+    let plain = |world: &World| world.role.secret_id.clone();
+    let Some(world) = world("plain", product, plain) else { return };
+    for _ in 0..2 {
+        let error = world.observe().unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Credentials, "{error}");
+        let text = error.to_string();
+        let file = world.stage.path("wrapped").display().to_string();
+        for words in ["holds a secret_id as it is", "name the file in secretIdFile", &file] {
+            assert!(text.contains(words), "{words}: {text}");
+        }
+        for words in ["opened before", "somebody else", world.role.secret_id.as_str()] {
+            assert!(!text.contains(words), "{words}: {text}");
+        }
+    }
+    put(&world.stage, "wrapped", &world.server.wrapped_secret_id());
+    world.heals();
 }

@@ -2,11 +2,12 @@
 //! `check --live` says when a step on the way to the key is blocked.
 
 use std::fs;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use kleidi_harness::{
-    AppRole, Authority, Plugin, PluginConfig, Product, Stage, VaultServer, on_both, within,
+    AppRole, Authority, JwtIssuer, Plugin, PluginConfig, Product, Stage, VaultServer, on_both,
+    within,
 };
 use serde_json::{Value, json};
 use tonic::Code;
@@ -17,6 +18,10 @@ on_both! {
     the_printed_script_is_all_that_is_needed,
     check_tells_where_the_way_ends,
     check_warns_of_an_unsafe_key,
+    check_judges_the_token,
+    check_says_that_a_namespace_is_passed_over,
+    a_script_with_blanks_does_nothing,
+    a_script_leaves_what_others_have_configured,
     genuine_answers_of_other_plugins_are_read,
     status_notices_that_decrypt_alone_is_forbidden,
 }
@@ -34,8 +39,8 @@ fn configure(
     Some((stage, server, config))
 }
 
-/// Runs what `init --print-policy` prints.
-fn provision(stage: &Stage, server: &VaultServer, product: Product, config: &PluginConfig) {
+/// What `init --print-policy` prints.
+fn printed(product: Product, config: &PluginConfig) -> String {
     let printed = config.run(&["init", "--print-policy"]);
     assert!(printed.status.success(), "{printed:?}");
     let mut script = String::from_utf8(printed.stdout).unwrap();
@@ -43,16 +48,25 @@ fn provision(stage: &Stage, server: &VaultServer, product: Product, config: &Plu
         // As the script itself says.
         script.insert_str(0, "bao() { vault \"$@\"; }\n");
     }
+    script
+}
+
+/// Runs it as an administrator.
+fn sh(server: &VaultServer, script: &str, argument: &str) -> Output {
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(script).args(["sh", argument]).stdin(Stdio::null());
+    server.administrator(&mut shell).output().unwrap()
+}
+
+fn provision(stage: &Stage, server: &VaultServer, product: Product, config: &PluginConfig) {
+    let script = printed(product, config);
     // What is there is left as it is.
     for file in ["plugin-role-id", "plugin-secret-id"] {
         let _ = fs::remove_file(stage.path(file));
     }
-    let refused = server.administrator(Command::new("sh").arg("-c").arg(&script)).output();
-    assert!(!refused.unwrap().status.success(), "it makes a key only if told to");
+    assert!(!sh(server, &script, "").status.success(), "it makes a key only if told to");
     for argument in ["--make-key", "", "--node", "--node"] {
-        let mut shell = Command::new("sh");
-        shell.arg("-c").arg(&script).args(["sh", argument]).stdin(Stdio::null());
-        let output = server.administrator(&mut shell).output().unwrap();
+        let output = sh(server, &script, argument);
         assert!(output.status.success(), "{script}\n{output:?}");
     }
 }
@@ -80,6 +94,14 @@ fn the_printed_script_is_all_that_is_needed(product: Product) {
         assert!(said.contains(line), "{line}: {said}");
     }
     assert!(!said.contains("warning"), "{said}");
+    // What the manual adds to the role is left when the script is run again.
+    let role = "auth/approle/role/kleidi-kms";
+    let networks =
+        json!({"secret_id_bound_cidrs": "127.0.0.0/8", "token_bound_cidrs": "127.0.0.0/8"});
+    must(&server, "POST", role, &networks);
+    let before = must(&server, "GET", role, &Value::Null)["data"].clone();
+    assert!(sh(&server, &printed(product, &config), "").status.success());
+    assert_eq!(must(&server, "GET", role, &Value::Null)["data"], before);
     let plugin = config.start();
     wait_healthy(&plugin);
     let ours = plugin.client().encrypt(SEED).unwrap();
@@ -138,7 +160,7 @@ fn check_tells_where_the_way_ends(product: Product) {
     says(&config, 0, &["warning: the policy grants create on transit/encrypt/kms"]);
     let blind = policy.replace("[\"read\"]", "[\"deny\"]");
     must(&server, "POST", "sys/policies/acl/kleidi-kms", &json!({ "policy": blind }));
-    says(&config, 0, &["warning: whether the key can be exported is not known"]);
+    says(&config, 0, &["warning: whether the key can be exported or deleted is not known"]);
     must(&server, "POST", "sys/policies/acl/kleidi-kms", &json!({ "policy": policy }));
 
     // The key: not there, of another type, and the engine gone.
@@ -162,8 +184,193 @@ fn check_warns_of_an_unsafe_key(product: Product) {
     must(&server, "POST", "transit/keys/kms/config", &unsafe_key);
     let (code, said) = check(&config);
     assert_eq!(code, 0, "{said}");
-    assert!(said.contains("warning: transit/keys/kms is exportable"), "{said}");
-    assert!(said.contains("warning: transit/keys/kms is allow_plaintext_backup"), "{said}");
+    for words in [
+        "warning: transit/keys/kms can be exported (exportable=true): whoever",
+        "warning: transit/keys/kms can be backed up in clear (allow_plaintext_backup=true): whoever",
+    ] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+}
+
+/// Vault's community edition passes over a namespace, which is said; OpenBao has them.
+fn check_says_that_a_namespace_is_passed_over(product: Product) {
+    let namespace = "  namespace: team1\n";
+    let Some((stage, server, config)) = configure("namespace", product, namespace) else { return };
+    if product == Product::OpenBao {
+        must(&server, "POST", "sys/namespaces/team1", &json!({}));
+    }
+    provision(&stage, &server, product, &config);
+    let (code, said) = check(&config);
+    assert_eq!(code, 0, "{said}");
+    let warned = said.contains("is a Vault without namespaces: it passes over team1");
+    assert_eq!(warned, product == Product::Vault, "{said}");
+}
+
+/// A token in a file, as operators make them: each in words that say what is the matter with it.
+fn check_judges_the_token(product: Product) {
+    let Some((stage, server, config)) = configure("token", product, "") else { return };
+    provision(&stage, &server, product, &config);
+    let file = stage.path("token");
+    let role = stage.path("plugin-role-id").display().to_string();
+    let secret = stage.path("plugin-secret-id").display().to_string();
+    let config = config
+        .replace(&role, "/nowhere")
+        .replace(&secret, "/nowhere")
+        .replace("method: appRole", "method: token")
+        .replace("roleIdFile: /nowhere", &format!("tokenFile: {}", file.display()))
+        .replace("    secretIdFile: /nowhere\n", "");
+    let make = |settings: Value| {
+        let mut body = json!({"policies": ["kleidi-kms"], "no_parent": true});
+        body.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
+        let made = must(&server, "POST", "auth/token/create", &body);
+        let token = made["auth"]["client_token"].as_str().unwrap().to_owned();
+        fs::write(&file, &token).unwrap();
+        token
+    };
+    let says = |wanted_code: i32, wanted: &[&str], not: &[&str]| {
+        let (code, said) = check(&config);
+        assert_eq!(code, wanted_code, "{wanted:?}: {said}");
+        for text in wanted {
+            assert!(said.contains(text), "{text}: {said}");
+        }
+        for text in not {
+            assert!(!said.contains(text), "{text}: {said}");
+        }
+    };
+    let well = "all is well";
+
+    make(json!({"period": "1h"}));
+    says(0, &["periodic, 1h with each renewal", well], &["warning"]);
+    make(json!({"ttl": "1h"}));
+    says(0, &["warning: the token is not periodic", "max_lease_ttl", well], &[]);
+    make(json!({"ttl": "1h", "renewable": false}));
+    says(0, &["warning: the token cannot be renewed: it ends in 59m", well], &[]);
+    make(json!({"ttl": "1h", "explicit_max_ttl": "2h"}));
+    says(0, &["has a maximum life (explicit_max_ttl) of 2h", "it ends at 20", well], &[]);
+    make(json!({"period": "1h", "num_uses": 500}));
+    says(0, &["warning: the token ends after some uses", well], &[]);
+    make(json!({"period": "1h", "no_parent": false}));
+    says(0, &["warning: the token is not an orphan", well], &[]);
+
+    // Without the policy named default it may not ask about itself, which is not its end.
+    make(json!({"period": "1h", "no_default_policy": true}));
+    let asks =
+        ["lack read on auth/token/lookup-self", "lack update on sys/capabilities-self", well];
+    says(0, &asks, &["expired", "revoked"]);
+    // With it, but without the right to renew.
+    let mut policy = server.call("GET", "sys/policies/acl/kleidi-kms", &Value::Null).1;
+    let policy = policy["data"]["policy"].take();
+    let ask = "path \"auth/token/lookup-self\" { capabilities = [\"read\"] }\n\
+               path \"sys/capabilities-self\" { capabilities = [\"update\"] }\n";
+    let less = policy.as_str().unwrap().replace("renew-self", "renew-other") + ask;
+    must(&server, "POST", "sys/policies/acl/kleidi-kms", &json!({ "policy": less }));
+    says(
+        0,
+        &["may not renew itself", "lack update on auth/token/renew-self", "it ends in", well],
+        &[],
+    );
+    must(&server, "POST", "sys/policies/acl/kleidi-kms", &json!({ "policy": policy }));
+
+    let token = make(json!({"period": "1h"}));
+    must(&server, "POST", "auth/token/revoke", &json!({ "token": token }));
+    let name = file.display().to_string();
+    says(
+        78,
+        &[&format!("the token in {name} is expired, revoked or of another server")],
+        &[&token],
+    );
+}
+
+/// A configuration with a login by JWT, and the files that its script needs.
+fn by_jwt(test: &str, product: Product) -> Option<(Stage, VaultServer, String)> {
+    let (stage, server, config) = configure(test, product, "")?;
+    fs::write(stage.path("issuer.pem"), JwtIssuer::new().public_key()).unwrap();
+    let files = ["plugin-role-id", "plugin-secret-id"].map(|name| stage.path(name));
+    let [role, secret] = files.map(|file| file.display().to_string());
+    let config = config
+        .replace("method: appRole", "method: jwt\n    role: control-plane")
+        .replace(&format!("roleIdFile: {role}"), "jwtFile: /etc/kleidi/jwt")
+        .replace(&format!("    secretIdFile: {secret}\n"), "");
+    let script = printed(product, &config);
+    Some((stage, server, script))
+}
+
+/// The script with its blanks filled in.
+fn filled_in(script: &str, stage: &Stage, issuer: &str) -> String {
+    let key = stage.path("issuer.pem").display().to_string();
+    [("ISSUER", issuer), ("ISSUER_KEY", &key), ("SUBJECT", "kleidi"), ("AUDIENCE", "vault")]
+        .iter()
+        .fold(script.to_owned(), |script, (name, value)| {
+            let blank = format!("\n{name}=''\n");
+            assert!(script.contains(&blank), "{name}: {script}");
+            script.replace(&blank, &format!("\n{name}='{value}'\n"))
+        })
+}
+
+fn a_script_with_blanks_does_nothing(product: Product) {
+    let Some((stage, server, script)) = by_jwt("blanks", product) else { return };
+    let refused = |script: &str, wanted: &[&str], not: &str| {
+        let output = sh(&server, script, "--make-key");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(64), "{said}");
+        assert!(wanted.iter().all(|name| said.contains(name)), "{wanted:?}: {said}");
+        assert!(not.is_empty() || !said.contains(not), "{said}");
+        assert_ne!(
+            server.call("GET", "sys/mounts/transit", &Value::Null).0,
+            200,
+            "nothing is done"
+        );
+    };
+    refused(&script, &[" ISSUER ", "ISSUER_KEY", "SUBJECT", "AUDIENCE", "nothing was done"], "");
+    let whole = filled_in(&script, &stage, "https://issuer.example");
+    refused(&whole.replace("SUBJECT='kleidi'", "SUBJECT=''"), &["SUBJECT"], "AUDIENCE");
+    refused(&whole.replace("issuer.pem", "elsewhere.pem"), &["ISSUER_KEY (no file /"], "SUBJECT");
+    let output = sh(&server, &whole, "--make-key");
+    assert!(output.status.success(), "{output:?}");
+}
+
+/// Run twice it is harmless; where a login method is configured for others it stops.
+fn a_script_leaves_what_others_have_configured(product: Product) {
+    let Some((stage, server, script)) = by_jwt("others", product) else { return };
+    let whole = filled_in(&script, &stage, "https://issuer.example");
+    // Stopped between enabling and configuring, it can be run again.
+    must(&server, "POST", "sys/auth/jwt", &json!({"type": "jwt"}));
+    for argument in ["--make-key", "", ""] {
+        let output = sh(&server, &whole, argument);
+        assert!(output.status.success(), "{output:?}");
+    }
+    let read = |path: &str| must(&server, "GET", path, &Value::Null)["data"].clone();
+    let (config, role) = (read("auth/jwt/config"), read("auth/jwt/role/control-plane"));
+    assert_eq!(config["bound_issuer"], "https://issuer.example");
+    assert_eq!(role["token_policies"], json!(["kleidi-kms"]));
+
+    let stops = |script: &str, wanted: &[&str]| {
+        let output = sh(&server, script, "");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(wanted.iter().all(|words| said.contains(words)), "{wanted:?}: {said}");
+        assert_eq!(read("auth/jwt/config"), config, "as it was");
+    };
+    let other = filled_in(&script, &stage, "https://other.example");
+    stops(&other, &["auth/jwt/config is there with another bound_issuer (https://issuer.example)"]);
+    let key = fs::read_to_string(stage.path("issuer.pem")).unwrap();
+    fs::write(stage.path("issuer.pem"), JwtIssuer::new().public_key()).unwrap();
+    stops(&whole, &["auth/jwt/config is there with another jwt_validation_pubkeys"]);
+    fs::write(stage.path("issuer.pem"), key).unwrap();
+    // A role of that name which is for something else.
+    let mut foreign =
+        json!({"role_type": "jwt", "user_claim": "sub", "bound_audiences": ["others"]});
+    foreign["token_policies"] = json!(["of-others"]);
+    must(&server, "POST", "auth/jwt/role/control-plane", &foreign);
+    stops(&whole, &["auth/jwt/role/control-plane is there, for the policies [of-others]"]);
+    let found = read("auth/jwt/role/control-plane");
+    assert_eq!(found["token_policies"], foreign["token_policies"], "as it was");
+    // And a mount of another type.
+    must(&server, "DELETE", "sys/auth/jwt", &Value::Null);
+    must(&server, "POST", "sys/auth/jwt", &json!({"type": "approle"}));
+    let output = sh(&server, &whole, "");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("sys/auth/jwt is there and of type approle, not jwt"), "{said}");
 }
 
 /// kube-apiserver asks for Decrypt when it starts and hardly ever else: too late to hear of it.

@@ -148,16 +148,18 @@ impl Cluster {
         }
     }
 
-    /// What a node says of itself, in words.
+    /// What a node says of itself, in words; and whether it is a Vault that has no namespaces.
     pub(super) async fn health(
         &self,
         address: &str,
         deadline: Instant,
-    ) -> Result<String, BackendError> {
+    ) -> Result<(String, bool), BackendError> {
         const ATTEMPTED: &str = "use the server";
         #[derive(serde::Deserialize)]
         struct Health {
             version: String,
+            /// Only a Vault says so.
+            enterprise: Option<bool>,
         }
         let http = self.connections.http()?;
         let request = Request {
@@ -185,10 +187,11 @@ impl Cluster {
             let reason = format!("{address}: {reason}");
             Err(BackendError::new(kind, ATTEMPTED, reason).advise(advice))
         };
-        let version = serde_json::from_slice::<Health>(&answer.body).map(|health| health.version);
-        match (answer.status, version) {
-            (200, Ok(version)) => Ok(format!("version {version}, unsealed, leads")),
-            (429 | 473, Ok(version)) => Ok(format!("version {version}, unsealed, stands by")),
+        match (answer.status, serde_json::from_slice::<Health>(&answer.body)) {
+            (status @ (200 | 429 | 473), Ok(Health { version, enterprise })) => {
+                let role = if status == 200 { "leads" } else { "stands by" };
+                Ok((format!("version {version}, unsealed, {role}"), enterprise == Some(false)))
+            }
             (472, Ok(_)) => fault(
                 ErrorKind::Misconfigured,
                 "it is a secondary for disaster recovery, which serves nobody",

@@ -1,23 +1,20 @@
-//! The way to the key, step by step: addresses, login, policy, key. For `kleidi check --live`.
+//! The way to the key, step by step: addresses, login, token, policy, key. For `kleidi check --live`.
 //!
 //! A server tells little in the answer to an operation: a policy that forbids, a mount that is not there
 //! and a token that is gone all look the same. Here each step is asked about by itself.
 
 use http::Method;
-use serde::Deserialize;
-use std::collections::BTreeMap;
 use tokio::time::Instant;
 
 use super::http_client::{Answer, Request};
 use super::json::Object;
 use super::lease::Ticket;
-use super::login::parse;
-use super::{Auth, Data, Inner};
-use crate::backend::{BackendError, ErrorKind, Finding};
+use super::{Auth, Inner};
+use crate::backend::{BackendError, Finding};
 
-/// Types of keys that take associated data.
-const TYPES: [&str; 4] =
-    ["aes256-gcm96", "aes128-gcm96", "chacha20-poly1305", "xchacha20-poly1305"];
+mod key;
+mod policy;
+mod token;
 
 /// All findings in order; the last is a fault if the way ends there.
 pub(super) async fn examine(inner: &Inner, deadline: Instant) -> Vec<Finding> {
@@ -35,21 +32,19 @@ async fn steps(
 ) -> Result<(), BackendError> {
     addresses(inner, findings, deadline).await?;
     let ticket = inner.login.ticket(deadline).await?;
-    let what = match &inner.settings.auth {
-        Auth::Token { .. } => "there is a token",
-        _ => "logged in",
-    };
-    findings.push(Finding::Good(what.to_owned()));
-    match policy(inner, &ticket, findings, deadline).await? {
-        Some(true) => key(inner, &ticket, findings, deadline).await?,
-        Some(false) => {
-            let path = inner.settings.path("keys");
-            findings.push(Finding::Warning(format!(
-                "whether the key can be exported is not known: the policy lacks read on {path}"
-            )));
-        }
-        None => {}
-    }
+    let settings = &inner.settings;
+    findings.push(Finding::Good(match &settings.auth {
+        Auth::Token { file } => format!("there is a token in {}", file.display()),
+        auth => format!(
+            "logged in at auth/{}{}",
+            auth.mount().unwrap_or_default(),
+            within(settings.auth_namespace.as_deref())
+        ),
+    }));
+    let way = Way { inner, ticket: &ticket, deadline };
+    token::token(&way, findings).await?;
+    policy::policy(&way, findings).await?;
+    key::key(&way, findings).await?;
     // That there is none, or none that may be looked at, is told with the next step.
     if let Ok(seen) = inner.fingerprint(None, None, deadline).await {
         inner.compare(seen.version, seen.fingerprint, deadline).await?;
@@ -64,13 +59,23 @@ async fn addresses(
     deadline: Instant,
 ) -> Result<(), BackendError> {
     let mut faults = Vec::new();
-    for address in &inner.settings.addresses {
+    let settings = &inner.settings;
+    let namespace = settings.namespace.as_ref().or(settings.auth_namespace.as_ref());
+    for address in &settings.addresses {
         match inner.cluster.health(address, deadline).await {
-            Ok(state) => findings.push(Finding::Good(format!("{address}: {state}"))),
+            Ok((state, no_namespaces)) => {
+                findings.push(Finding::Good(format!("{address}: {state}")));
+                if let Some(namespace) = namespace.filter(|_| no_namespaces) {
+                    findings.push(Finding::Warning(format!(
+                        "{address} is a Vault without namespaces: it passes over {namespace} without a \
+                         word, and everything is looked for in the root"
+                    )));
+                }
+            }
             Err(fault) => faults.push(fault),
         }
     }
-    if faults.len() == inner.settings.addresses.len() && !faults.is_empty() {
+    if faults.len() == settings.addresses.len() && !faults.is_empty() {
         let first = faults.remove(0);
         findings.extend(faults.into_iter().map(|fault| Finding::Warning(fault.to_string())));
         return Err(first);
@@ -79,162 +84,43 @@ async fn addresses(
     Ok(())
 }
 
-/// What our token may do. Says whether it may read the key's settings, if that can be told.
-async fn policy(
-    inner: &Inner,
-    ticket: &Ticket,
-    findings: &mut Vec<Finding>,
+/// A token, and how long there is for asking about what it opens.
+struct Way<'a> {
+    inner: &'a Inner,
+    ticket: &'a Ticket,
     deadline: Instant,
-) -> Result<Option<bool>, BackendError> {
-    const ATTEMPTED: &str = "ask what the token may do";
-    let settings = &inner.settings;
-    let (encrypt, keys) = (settings.path("encrypt"), settings.path("keys"));
-    let mut needed = vec![encrypt.clone(), settings.path("decrypt"), settings.path("hmac")];
-    let foreign = settings.foreign.iter();
-    needed.extend(foreign.map(|format| format!("{}/decrypt/{}", format.mount, format.key)));
-    let asked = needed.iter().chain([&keys]).map(String::as_str);
-    let body = Object::with_capacity(256).texts("paths", asked);
-    let path = "sys/capabilities-self";
-    let answer = match ask(inner, ATTEMPTED, Method::POST, path, ticket, body, deadline).await {
-        Ok(answer) => answer,
-        // Of a fresh login it is the policy; of a token that was found, most likely the token.
-        Err(error) if matches!(settings.auth, Auth::Token { .. }) => {
-            return Err(error.advise(
-                "the token is expired, revoked or of another server: put a new one into the file, no \
-                 restart; or it lacks the policy named default",
-            ));
-        }
-        Err(error) => {
-            findings.push(Finding::Warning(format!(
-                "what the token may do cannot be told ({error}); the policy named default lets it ask"
-            )));
-            return Ok(None);
-        }
-    };
-    let answer: Data<BTreeMap<String, Vec<String>>> = parse(ATTEMPTED, &answer)?;
-    let may = |path: &str, capability: &str| {
-        let capabilities = answer.data.get(path).into_iter().flatten();
-        capabilities.into_iter().any(|found| found == capability || found == "root")
-    };
-    let lacking: Vec<_> = needed.iter().filter(|path| !may(path, "update")).collect();
-    if !lacking.is_empty() {
-        let paths = lacking.iter().map(|path| path.as_str()).collect::<Vec<_>>().join(", ");
-        let reason = format!("the token's policies lack update on {paths}");
-        return Err(BackendError::new(ErrorKind::Credentials, "use the key", reason).advise(
-            "are key, mount and namespace right, as on the other nodes? then kleidi init \
-                 --print-policy prints the policy that is needed",
-        ));
-    }
-    findings.push(Finding::Good("the policy grants what is needed".to_owned()));
-    if may(&encrypt, "root") {
-        findings.push(Finding::Warning(
-            "the token may do everything: give the plugin one with the policy of \
-             kleidi init --print-policy"
-                .to_owned(),
-        ));
-    } else if may(&encrypt, "create") {
-        findings.push(Finding::Warning(format!(
-            "the policy grants create on {encrypt}: where the key is missing, the server makes a new \
-             one, and nobody notices that the old one is gone"
-        )));
-    }
-    Ok(Some(may(&keys, "read")))
 }
 
-/// What `transit/keys/<name>` says.
-#[derive(Deserialize)]
-#[allow(clippy::struct_excessive_bools, reason = "it is the server's answer")]
-struct KeySettings {
-    #[serde(rename = "type")]
-    kind: String,
-    latest_version: u64,
-    #[serde(default)]
-    min_decryption_version: u64,
-    #[serde(default)]
-    exportable: bool,
-    #[serde(default)]
-    allow_plaintext_backup: bool,
-    #[serde(default)]
-    deletion_allowed: bool,
-    #[serde(default)]
-    derived: bool,
-    #[serde(default)]
-    soft_deleted: bool,
+impl Way<'_> {
+    async fn ask(
+        &self,
+        attempted: &'static str,
+        method: Method,
+        (namespace, path): (Option<&str>, &str),
+        body: Object,
+    ) -> Result<Answer, BackendError> {
+        let body = if method == Method::GET { bytes::Bytes::new() } else { body.finish() };
+        let request = Request {
+            method,
+            path,
+            namespace,
+            token: Some(&self.ticket.token),
+            body,
+            batch: false,
+            once: false,
+            only: None,
+        };
+        Ok(self.inner.cluster.call(attempted, &request, self.deadline).await?)
+    }
 }
 
-/// Whether the key is of the right kind, and safe.
-async fn key(
-    inner: &Inner,
-    ticket: &Ticket,
-    findings: &mut Vec<Finding>,
-    deadline: Instant,
-) -> Result<(), BackendError> {
-    const ATTEMPTED: &str = "look at the transit key";
-    let path = inner.settings.path("keys");
-    let body = Object::with_capacity(0);
-    let answer = ask(inner, ATTEMPTED, Method::GET, &path, ticket, body, deadline).await?;
-    let Data { data: key } = parse::<Data<KeySettings>>(ATTEMPTED, &answer)?;
-    let wrong = |reason: String, advice: &'static str| {
-        Err(BackendError::new(ErrorKind::Misconfigured, format!("use {path}"), reason)
-            .advise(advice))
-    };
-    if !TYPES.contains(&key.kind.as_str()) {
-        let advice = "make a key of type aes256-gcm96";
-        return wrong(format!("its type {} takes no associated data", key.kind), advice);
-    }
-    if key.derived {
-        return wrong("it is a derived key".to_owned(), "make a key with derived=false");
-    }
-    if key.soft_deleted {
-        let advice = "restore it: transit/keys/…/soft-delete-restore";
-        return wrong("it is soft-deleted".to_owned(), advice);
-    }
-    let KeySettings { kind, latest_version, min_decryption_version, .. } = &key;
-    findings.push(Finding::Good(format!(
-        "{path}: {kind}, latest version {latest_version}, decrypts from version {}",
-        min_decryption_version.max(&1)
-    )));
-    for (set, what) in [
-        (
-            key.exportable,
-            "exportable: whoever may read transit/export takes it away. This cannot be undone; make \
-             another key",
-        ),
-        (
-            key.allow_plaintext_backup,
-            "allow_plaintext_backup: whoever may read transit/backup takes it away. This cannot be \
-             undone; make another key",
-        ),
-        (
-            key.deletion_allowed,
-            "deletion_allowed: one call makes all Secrets unreadable. Set it to false",
-        ),
-    ] {
-        if set {
-            findings.push(Finding::Warning(format!("{path} is {what}")));
-        }
-    }
-    Ok(())
+/// Whether it is the policy that forbids it, and the token is known: for a token that it does not know a
+/// server has other words, `permission denied` alone or with `invalid token`.
+fn is_forbidden(error: &BackendError) -> bool {
+    error.reason.contains("403 1 error occurred: * permission denied")
 }
 
-async fn ask(
-    inner: &Inner,
-    attempted: &'static str,
-    method: Method,
-    path: &str,
-    ticket: &Ticket,
-    body: Object,
-    deadline: Instant,
-) -> Result<Answer, BackendError> {
-    let request = Request {
-        method,
-        path,
-        namespace: inner.settings.namespace.as_deref(),
-        token: Some(&ticket.token),
-        body: body.finish(),
-        batch: false,
-        once: false,
-        only: None,
-    };
-    Ok(inner.cluster.call(attempted, &request, deadline).await?)
+/// How a namespace is named behind a path.
+fn within(namespace: Option<&str>) -> String {
+    namespace.map(|namespace| format!(" in the namespace {namespace}")).unwrap_or_default()
 }

@@ -123,10 +123,18 @@ async fn open(
     digest: Digest,
     opened: &Mutex<Opened>,
 ) -> Result<(), BackendError> {
+    if is_plain(token) {
+        let error = plain(settings);
+        tracing::error!(%error, "what is no wrapping token is not sent anywhere");
+        let mut opened = opened.lock();
+        (opened.seen, opened.fault) = (Some(digest), Some(error));
+        return Ok(());
+    }
     let token = Secret::from(token.as_bytes().to_vec());
     match unwrap(settings, cluster, &token).await {
         Ok(secret_id) => {
-            tracing::info!("the wrapped secret_id has been opened; a restart needs another one");
+            let file = settings.file.display();
+            tracing::info!(%file, "the wrapped secret_id has been opened; a restart needs another one");
             let secret_id = Some(Arc::new(secret_id));
             *opened.lock() = Opened { seen: Some(digest), secret_id, fault: None };
         }
@@ -145,6 +153,20 @@ async fn open(
         Err(error) => return Err(error),
     }
     Ok(())
+}
+
+/// Whether it looks like a secret_id as servers make them, a UUID, which no wrapping token is.
+fn is_plain(token: &str) -> bool {
+    let lengths = token.split('-').map(str::len);
+    lengths.eq([8, 4, 4, 4, 12]) && token.chars().all(|c| c == '-' || c.is_ascii_hexdigit())
+}
+
+fn plain(settings: &Settings) -> BackendError {
+    let file = settings.file.display();
+    let reason = format!("{file} holds a secret_id as it is, not a wrapping token");
+    let advice = "name the file in secretIdFile, if it may lie there; otherwise revoke that secret_id, and \
+                  put what `bao write -wrap-ttl=10m -f auth/…/secret-id` calls wrapping_token there";
+    BackendError::new(ErrorKind::Credentials, ATTEMPTED, reason).advise(advice)
 }
 
 async fn unwrap(
@@ -212,6 +234,16 @@ fn is_secret_id(path: &str, mount: &str, role: Option<&str>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_id_is_told_from_a_wrapping_token() {
+        assert!(is_plain("0b5f4f0a-1b1c-4d2e-8f00-00000000cafe"));
+        for token in
+            ["s.8KJ2kmhnJ9tDAzqGwFKBsMzu", "hvs.CAESIJX-4sy-9P8t4jmxh_5hAnN1l7sO4I", "", "a-b"]
+        {
+            assert!(!is_plain(token), "{token}");
+        }
+    }
 
     #[test]
     fn only_a_secret_id_of_the_role_will_do() {
