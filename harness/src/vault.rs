@@ -167,19 +167,34 @@ impl VaultServer {
         port: u16,
         mut configuration: Value,
     ) -> Option<Self> {
-        let binary = product.binary()?;
-        let files = authority.issue(name);
         let cluster_port = free_port();
         configuration["api_addr"] = format!("https://127.0.0.1:{port}").into();
         configuration["cluster_addr"] = format!("https://127.0.0.1:{cluster_port}").into();
-        configuration["listener"] = json!([{"tcp": {
-            "address": format!("127.0.0.1:{port}"),
-            "cluster_address": format!("127.0.0.1:{cluster_port}"),
-            "tls_cert_file": files.certificate,
-            "tls_key_file": files.key,
-        }}]);
-        let path = stage.path(&format!("{name}.json"));
-        fs::write(&path, format!("{configuration:#}")).expect("a configuration can be written");
+        Self::written(stage, name, product, authority, port, |files| {
+            configuration["listener"] = json!([{"tcp": {
+                "address": format!("127.0.0.1:{port}"),
+                "cluster_address": format!("127.0.0.1:{cluster_port}"),
+                "tls_cert_file": files.certificate,
+                "tls_key_file": files.key,
+            }}]);
+            ("json", format!("{configuration:#}"))
+        })
+    }
+
+    /// The same with a whole configuration, and how the name of its file ends.
+    pub(crate) fn written(
+        stage: &Stage,
+        name: &str,
+        product: Product,
+        authority: &Authority,
+        port: u16,
+        write: impl FnOnce(&CertificateFiles) -> (&'static str, String),
+    ) -> Option<Self> {
+        let binary = product.binary()?;
+        let files = authority.issue(name);
+        let (ending, text) = write(&files);
+        let path = stage.path(&format!("{name}.{ending}"));
+        fs::write(&path, text).expect("a configuration can be written");
         let arguments = vec!["server".to_owned(), format!("-config={}", path.display())];
         let http = Http::new(port, Some(authority.der()), None);
         let authority = Some((authority.file(), files));
