@@ -10,6 +10,7 @@ use super::*;
 on_both! {
     a_token_in_a_file_is_renewed_and_its_successor_taken_over,
     a_certificate_in_two_files,
+    a_token_outlives_the_certificate_of_its_login,
     a_certificate_and_its_key_in_one_file,
     a_jwt,
     a_garbled_token_is_told,
@@ -125,6 +126,47 @@ fn a_certificate_in_two_files(product: Product) {
     let error = world.observe().unwrap_err();
     assert_eq!(error.kind, ErrorKind::Credentials, "{error}");
     assert!(error.to_string().contains("no role of the cert method fits"), "{error}");
+}
+
+/// OpenBao renews a token only over a connection with the certificate of its login: after that was
+/// replaced it refuses, with a 500, and a login helps. Vault goes on renewing for whoever has the same
+/// name. No call fails with either.
+fn a_token_outlives_the_certificate_of_its_login(product: Product) {
+    let Some((mut world, clients)) = certificates("rotated", product) else { return };
+    world.root("POST", "auth/cert/certs/kms", &json!({"token_ttl": "4s", "token_max_ttl": "1h"}));
+    let (certificate, key) = (world.stage.path("client.crt"), world.stage.path("client.key"));
+    let replace = || {
+        let node = clients.issue("node-0");
+        fs::copy(&node.certificate, &certificate).unwrap();
+        fs::copy(&node.key, &key).unwrap();
+    };
+    replace();
+    by_certificate(&mut world, certificate.clone(), Some(key.clone()));
+    let keys = world.observe().unwrap();
+    let wrapped = world.wrap(&keys).unwrap();
+    let before = (world.accessors(), serials(&world));
+    // Two of its lives: the server renews it.
+    world.works_for(Duration::from_secs(9), &wrapped);
+    assert_eq!((world.accessors(), serials(&world)), before, "one token, renewed");
+
+    replace();
+    if product == Product::OpenBao {
+        within(SOON, "another login", || {
+            world.observe().unwrap();
+            let accessors = world.accessors();
+            if accessors == before.0 { Err(format!("{accessors:?}")) } else { Ok(()) }
+        });
+        // When a renewal was due, not when the token was gone.
+        assert!(world.accessors().is_superset(&before.0), "the old one still lives");
+    }
+    // Again two lives, the last calls with nothing left of the first token.
+    world.works_for(Duration::from_secs(9), &wrapped);
+    let after = (world.accessors(), serials(&world));
+    assert_eq!(after.0.len(), 1, "{after:?}");
+    match product {
+        Product::OpenBao => assert!(after.1.is_disjoint(&before.1), "another login: {after:?}"),
+        Product::Vault => assert_eq!(after, before, "the same token, renewed"),
+    }
 }
 
 /// Serial numbers of the certificates that tokens were got with.

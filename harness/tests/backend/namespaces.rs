@@ -83,12 +83,35 @@ fn a_login_in_the_namespace_above() {
     // Each of them wrong, in words.
     for (transit, auth, wanted) in [
         (Some("org/team1"), Some("org/team1"), ErrorKind::Credentials),
-        (Some("org/team2"), Some("org"), ErrorKind::Misconfigured),
         (None, Some("org"), ErrorKind::Credentials),
     ] {
         let error = names.look(transit, auth).unwrap_err();
         assert_eq!(error.kind, wanted, "{transit:?} {auth:?}: {error}");
     }
+}
+
+/// Not there at all, or gone later: which of the two it is, and over when it is there.
+#[test]
+fn a_namespace_that_is_not_there_is_named() {
+    let Some(mut names) = names("no namespace", "org/") else { return };
+    for (transit, auth, path, named) in [
+        (Some("org/team2"), Some("org"), "transit/hmac/kms", "namespace org/team2"),
+        (Some("away/team1"), Some("away"), "auth/approle/login", "namespace away"),
+    ] {
+        let error = names.look(transit, auth).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Misconfigured, "{error}");
+        for words in [path, named, "namespace not found", "is the namespace right?"] {
+            assert!(error.to_string().contains(words), "{words}: {error}");
+        }
+    }
+    assert!(names.look(Some("org/team2"), Some("org")).is_err());
+    names.world.root("POST", "org/sys/namespaces/team2", &json!({}));
+    names.world.root("POST", "org/team2/sys/mounts/transit", &json!({"type": "transit"}));
+    names.world.root("POST", "org/team2/transit/keys/kms", &json!({}));
+    let policy = POLICY_FROM_ABOVE.replace("team1/", "team2/");
+    names.world.root("POST", "org/sys/policies/acl/of-team1", &json!({ "policy": policy }));
+    let keys = names.world.heals();
+    assert_eq!(names.world.unwrap(&names.world.wrap(&keys).unwrap()).unwrap(), SEED);
 }
 
 #[test]

@@ -26,6 +26,7 @@ mod logins;
 mod namespaces;
 mod rows;
 mod tls;
+mod versions;
 mod wrapped;
 
 const SEED: &[u8; 32] = b"0123456789abcdef0123456789abcdef";
