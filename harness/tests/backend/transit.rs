@@ -3,7 +3,6 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +13,7 @@ use kleidi::backend::{
 };
 use kleidi::random::OsRandom;
 use kleidi::secret::Secret;
-use kleidi_harness::{AppRole, Product, Stage, VaultServer, within};
+use kleidi_harness::{AppRole, Product, Stage, VaultServer, within, write_private};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use tokio::runtime::Runtime;
@@ -178,9 +177,8 @@ fn app_role(world: &World) -> Auth {
 
 /// Writes a file at once, as somebody does who replaces a credential.
 fn put(stage: &Stage, name: &str, content: &str) -> PathBuf {
-    let (path, new) = (stage.path(name), stage.path(&format!("{name}.new")));
-    fs::write(&new, format!("{content}\n")).unwrap();
-    fs::rename(new, &path).unwrap();
+    let path = stage.path(name);
+    write_private(&path, format!("{content}\n"));
     path
 }
 
@@ -280,7 +278,7 @@ fn says_what_is_wrong(product: Product) {
     let wrapped = world.wrap(&keys).unwrap();
     let token = |name: &str, content: &str| {
         let file = world.stage.path(name);
-        fs::write(&file, content).unwrap();
+        write_private(&file, content);
         Auth::Token { file }
     };
     let look = |auth: Auth| {

@@ -9,9 +9,8 @@ use std::collections::BTreeMap;
 use tokio::time::Instant;
 
 use super::http_client::{Answer, Request};
-use super::json::Object;
+use super::json::{Object, parse};
 use super::lease::Ticket;
-use super::login::parse;
 use super::{Auth, Data, Inner};
 use crate::backend::{BackendError, ErrorKind, Finding};
 
@@ -227,14 +226,9 @@ async fn ask(
     deadline: Instant,
 ) -> Result<Answer, BackendError> {
     let request = Request {
-        method,
-        path,
         namespace: inner.settings.namespace.as_deref(),
         token: Some(&ticket.token),
-        body: body.finish(),
-        batch: false,
-        once: false,
-        only: None,
+        ..Request::new(method, path, body.finish())
     };
     Ok(inner.cluster.call(attempted, &request, deadline).await?)
 }

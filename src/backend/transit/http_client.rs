@@ -48,6 +48,22 @@ pub(super) struct Request<'a> {
     pub(super) only: Option<&'a str>,
 }
 
+impl<'a> Request<'a> {
+    /// One that anybody may answer, and any number of times.
+    pub(super) fn new(method: Method, path: &'a str, body: Bytes) -> Self {
+        Self {
+            method,
+            path,
+            namespace: None,
+            token: None,
+            body,
+            batch: false,
+            once: false,
+            only: None,
+        }
+    }
+}
+
 /// A status, and a body that is wiped: it may hold a seed or a token.
 pub(super) struct Answer {
     pub(super) status: u16,

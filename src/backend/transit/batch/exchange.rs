@@ -11,9 +11,8 @@ use serde::de::IgnoredAny;
 use tokio::time::Instant;
 
 use super::super::answer::{Act, Meaning, meaning_of_item};
-use super::super::json::{self, Object};
-use super::super::login::parse;
-use super::super::{Data, Inner};
+use super::super::json::{self, Object, parse};
+use super::super::{Data, Inner, Operation};
 use super::ATTEMPTED;
 use crate::backend::{BackendError, ErrorKind, UnwrapRequest};
 use crate::secret::Secret;
@@ -90,14 +89,19 @@ impl Inner {
                 .bytes("reference", reference)
         });
         let body = body.objects("batch_input", objects);
-        let path = self.settings.path("decrypt");
-        let answer = self.call(ATTEMPTED, &path, body, true, deadline).await?;
+        let operation = Operation::new(ATTEMPTED, self.settings.path("decrypt"), body);
+        let answer = self.call(Operation { list: true, ..operation }, deadline).await?;
 
         let answer: Data<Results<'_>> = parse(ATTEMPTED, &answer)?;
         let results = answer.data.batch_results;
         if results.len() != requests.len() {
             let (answers, questions) = (results.len(), requests.len());
             return Err(unavailable(format!("{answers} answers to {questions} questions")));
+        }
+        if results.iter().all(|result| result.reference.is_empty()) {
+            // It is the server that does not know of references, and not the answer that is another's.
+            let reason = "the results of a list come without their references";
+            return Err(BackendError::new(ErrorKind::Misconfigured, ATTEMPTED, reason));
         }
         let same = |(result, reference): (&Decrypted<'_>, &&[u8])| {
             json::decode(result.reference).is_some_and(|found| found.as_slice() == *reference)
