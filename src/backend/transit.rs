@@ -191,7 +191,8 @@ impl Inner {
             match self.cluster.call(attempted, &request, deadline).await {
                 Ok(answer) => return Ok(answer),
                 Err(Failure::Final(error)) => return Err(error),
-                Err(Failure::Login(error)) if last => return Err(error),
+                // One server may be another cluster's, which does not know our tokens.
+                Err(Failure::Login(error)) if last || only.is_some() => return Err(error),
                 Err(Failure::Login(error)) => {
                     ticket = self.login.replace(&ticket, &path, error, deadline).await?;
                 }

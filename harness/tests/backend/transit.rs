@@ -39,6 +39,7 @@ on_both! {
     wraps_and_unwraps,
     follows_a_rotation,
     tells_a_key_made_anew,
+    tells_another_cluster_behind_one_of_the_addresses,
     logs_in_anew_when_the_token_is_gone,
     keeps_a_short_lived_token,
     says_what_is_wrong,
@@ -91,7 +92,6 @@ impl World {
         self.runtime.block_on(async { self.backend.observe(Instant::now() + deadline).await })
     }
 
-    /// Observes until all is well.
     /// Every look at the key and every call goes well, all the time.
     fn works_for(&self, time: Duration, wrapped: &Wrapped) {
         let end = Instant::now() + time;
@@ -102,6 +102,7 @@ impl World {
         }
     }
 
+    /// Observes until all is well.
     fn heals(&self) -> KeySet {
         within(SOON, "it to heal", || self.observe().map_err(|error| error.to_string()))
     }
@@ -251,6 +252,28 @@ fn tells_a_key_made_anew(product: Product) {
     let error = world.unwrap(&wrapped).unwrap_err();
     assert_eq!(error.kind, ErrorKind::KeyNotFound, "{error}");
     assert!(error.to_string().contains("do not touch it"), "{error}");
+}
+
+/// A copy of the cluster takes the same tokens; its key was made anew, and not yet rotated as often.
+fn tells_another_cluster_behind_one_of_the_addresses(product: Product) {
+    let Some(world) = World::new("another", product) else { return };
+    let Some(other) = VaultServer::start(&world.stage, "other", product) else { return };
+    world.server.rotate();
+    let _ = other.provision();
+    let token = json!({"id": world.server.root_token(), "policies": ["root"]});
+    let (status, said) = other.call("POST", "auth/token/create", &token);
+    assert_eq!(status, 200, "{said}");
+    let file = world.stage.path("token");
+    write_private(&file, world.server.root_token());
+    let mut settings = settings(&world.server, Auth::Token { file });
+    settings.addresses.push(other.address().to_owned());
+    let backend = Transit::new(settings, Arc::new(OsRandom));
+    let deadline = Duration::from_secs(5);
+    let observed = async { backend.observe(Instant::now() + deadline).await };
+    let error = world.runtime.block_on(observed).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Misconfigured, "{error}");
+    let named = format!("{} holds another key under the name transit/keys/kms", other.address());
+    assert!(error.to_string().contains(&named), "{error}");
 }
 
 fn logs_in_anew_when_the_token_is_gone(product: Product) {
