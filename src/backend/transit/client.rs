@@ -230,6 +230,7 @@ impl Cluster {
         let outcome = if let Ok(outcome) = timeout(patience(deadline), &mut sending).await {
             outcome
         } else {
+            tracing::debug!(%address, path = request.path, "no answer yet: another attempt is made beside it");
             // The next calls begin with another one, unless it answers before that one does.
             if request.only.is_none() {
                 self.endpoints.bad(address);
