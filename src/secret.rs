@@ -2,6 +2,8 @@
 
 use zeroize::Zeroizing;
 
+pub mod file;
+
 /// Bytes in clear that are wiped when dropped.
 ///
 /// There is deliberately no `Debug`, `Display`, `Clone` or serialisation; reading them is spelled

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
-use crate::Stage;
+use crate::{Stage, write_private};
 
 /// An authority whose certificates are good for servers on this machine and for their clients.
 #[derive(Debug)]
@@ -68,7 +68,7 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         let write = |ending: &str, pem: String| -> PathBuf {
             let path = self.directory.join(format!("{name}.{ending}"));
-            fs::write(&path, pem).expect("its files can be written");
+            write_private(&path, pem);
             path
         };
         CertificateFiles {

@@ -16,7 +16,7 @@ use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
 
 use crate::process::Process;
-use crate::{AppRole, Shim, SoftHsm, Stage, VaultServer, built, within};
+use crate::{AppRole, Shim, SoftHsm, Stage, VaultServer, built, within, write_private};
 
 /// A plugin that is yet to be started: its configuration file is written, and can be changed.
 #[derive(Debug, Clone)]
@@ -203,7 +203,7 @@ impl Plugin {
     ) -> PluginConfig {
         let file = |what: &str, content: &str| {
             let path = stage.path(&format!("{name}-{what}"));
-            fs::write(&path, content).expect("a credential can be written");
+            write_private(&path, content);
             path.display().to_string()
         };
         let addresses: Vec<_> = nodes.iter().map(|node| format!("'{}'", node.address())).collect();

@@ -1,11 +1,10 @@
 //! A SoftHSM token of the test's own, made with SoftHSM's own tool and not with the plugin.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::{Stage, components};
+use crate::{Stage, components, write_private};
 
 /// A SoftHSM installation with its own configuration and token directory.
 #[derive(Debug, Clone)]
@@ -137,9 +136,7 @@ impl SoftHsm {
     ///
     /// If it cannot be written.
     pub fn write_pin(&self, pin: &str) {
-        fs::write(self.pin_file(), pin).expect("the PIN file can be written");
-        let mode = fs::Permissions::from_mode(0o600);
-        fs::set_permissions(self.pin_file(), mode).expect("the PIN file can be made private");
+        write_private(&self.pin_file(), pin);
     }
 
     /// The file that `SOFTHSM2_CONF` has to name.

@@ -25,7 +25,8 @@ use std::sync::Arc;
 use http::Method;
 use parking_lot::Mutex;
 use serde::Deserialize;
-use tokio::time::Instant;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, timeout_at};
 
 pub mod answer;
 mod auth;
@@ -66,6 +67,10 @@ use login::Login;
 pub use tls::Tls;
 use versions::Versions;
 
+/// Most calls at a time that do not travel together: Encrypts, and what is asked of other formats. More
+/// would each take a connection, and a server that is slow already would get them all.
+const LONE_MAX: usize = 64;
+
 /// Where the key is and how to get at it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -100,12 +105,14 @@ pub struct Transit(Arc<Inner>);
 /// What calls and the tasks that send them share.
 struct Inner {
     cluster: Arc<Cluster>,
-    login: Login,
+    login: Arc<Login>,
     settings: Settings,
     versions: Mutex<Versions>,
     /// When a key last wrapped and unwrapped for [`Inner::prove`], and which it was.
     proved: Mutex<Option<(Instant, KeyId)>>,
     queue: Queue,
+    /// Calls that do not travel together, so many at a time; observations are not among them.
+    lone: Semaphore,
 }
 
 impl Transit {
@@ -116,10 +123,30 @@ impl Transit {
         let cluster = Arc::new(cluster);
         let (auth, namespace) = (settings.auth.clone(), settings.auth_namespace.clone());
         let queue = Queue::new(Arc::clone(&random));
-        let login = Login::new(Arc::clone(&cluster), auth, namespace, random);
+        let login = Arc::new(Login::new(Arc::clone(&cluster), auth, namespace, random));
         let versions = Mutex::default();
         let proved = Mutex::default();
-        Self(Arc::new(Inner { cluster, login, settings, versions, proved, queue }))
+        let lone = Semaphore::new(LONE_MAX);
+        Self(Arc::new(Inner { cluster, login, settings, versions, proved, queue, lone }))
+    }
+}
+
+/// An operation of a key.
+struct Operation<'a> {
+    /// For errors, to be read after "cannot".
+    attempted: &'static str,
+    path: String,
+    body: Object,
+    /// The body has several items, which can fail one by one.
+    list: bool,
+    /// The one server that is meant, by its address.
+    only: Option<&'a str>,
+}
+
+impl Operation<'_> {
+    /// One that any server may do.
+    fn new(attempted: &'static str, path: String, body: Object) -> Self {
+        Self { attempted, path, body, list: false, only: None }
     }
 }
 
@@ -131,46 +158,43 @@ impl Inner {
         }
     }
 
-    /// Calls an operation of a key; logs in anew, once, if the token is refused.
-    async fn call(
+    /// A turn of those calls that do not travel together.
+    async fn turn(
         &self,
         attempted: &'static str,
-        path: &str,
-        body: Object,
-        batch: bool,
         deadline: Instant,
-    ) -> Result<Answer, BackendError> {
-        self.call_with(attempted, path, body, (batch, None), deadline).await
+    ) -> Result<SemaphorePermit<'_>, BackendError> {
+        if let Ok(Ok(permit)) = timeout_at(deadline, self.lone.acquire()).await {
+            return Ok(permit);
+        }
+        let reason = format!("{LONE_MAX} calls are under way and none ends");
+        Err(BackendError::new(ErrorKind::Overloaded, attempted, reason))
     }
 
-    /// The same; `only` by the server at that address.
-    async fn call_with(
+    /// Does an operation; logs in anew, once, if the token is refused.
+    async fn call(
         &self,
-        attempted: &'static str,
-        path: &str,
-        body: Object,
-        (batch, only): (bool, Option<&str>),
+        operation: Operation<'_>,
         deadline: Instant,
     ) -> Result<Answer, BackendError> {
+        let Operation { attempted, path, body, list, only } = operation;
         let body = body.finish();
         let mut ticket = self.login.ticket(deadline).await?;
         for last in [false, true] {
             let request = Request {
-                method: Method::POST,
-                path,
                 namespace: self.settings.namespace.as_deref(),
                 token: Some(&ticket.token),
-                body: body.clone(),
-                batch,
-                once: false,
+                batch: list,
                 only,
+                ..Request::new(Method::POST, &path, body.clone())
             };
             match self.cluster.call(attempted, &request, deadline).await {
                 Ok(answer) => return Ok(answer),
                 Err(Failure::Final(error)) => return Err(error),
-                Err(Failure::Login(error)) if last => return Err(error),
+                // One server may be another cluster's, which does not know our tokens.
+                Err(Failure::Login(error)) if last || only.is_some() => return Err(error),
                 Err(Failure::Login(error)) => {
-                    ticket = self.login.replace(&ticket, error, deadline).await?;
+                    ticket = self.login.replace(&ticket, &path, error, deadline).await?;
                 }
             }
         }
@@ -212,6 +236,7 @@ impl Backend for Transit {
 
     fn wrap(&self, request: WrapRequest, deadline: Instant) -> Reply<'_, Wrapped> {
         Box::pin(async move {
+            let _turn = self.0.turn("wrap a seed", deadline).await?;
             let wrapped = self.0.wrap_verified(&request, deadline).await;
             wrapped.inspect_err(|error| self.0.heed(error))
         })
@@ -223,7 +248,10 @@ impl Backend for Transit {
                 Ok(seed) => Ok(seed),
                 Err(error) => {
                     self.0.heed(&error);
-                    Err(self.0.explain(error, &request, deadline).await)
+                    match self.0.turn(batch::ATTEMPTED, deadline).await {
+                        Ok(_turn) => Err(self.0.explain(error, &request, deadline).await),
+                        Err(_) => Err(error),
+                    }
                 }
             }
         })
@@ -234,7 +262,10 @@ impl Backend for Transit {
         request: Arc<ForeignRequest>,
         deadline: Instant,
     ) -> Reply<'_, Option<Secret>> {
-        Box::pin(async move { self.0.unwrap_foreign(&request, deadline).await })
+        Box::pin(async move {
+            let _turn = self.0.turn(batch::ATTEMPTED, deadline).await?;
+            self.0.unwrap_foreign(&request, deadline).await
+        })
     }
 
     fn examine(

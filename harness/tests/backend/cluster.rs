@@ -1,5 +1,7 @@
 //! Three nodes of OpenBao: asked alone, as the manual sets them up, and as ones that forward all.
 
+use std::fs;
+
 use kleidi_harness::{Authority, BaoCluster};
 use nix::sys::signal::Signal;
 

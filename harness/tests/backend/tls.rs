@@ -55,7 +55,7 @@ fn an_authority_is_replaced_without_a_restart(product: Product) {
     // Half a file, for some periods: said once, and nothing else.
     let whole = fs::read(&trusted).unwrap();
     fs::write(&trusted, &whole[..whole.len() / 2]).unwrap();
-    let unusable = "files for TLS have changed: what they were is used on";
+    let unusable = "files for TLS cannot be used any more: what they were is used on";
     within(SOON, "it to be logged", || match logged(&plugin, unusable) {
         0 => Err("not yet".to_owned()),
         _ => Ok(()),

@@ -3,7 +3,6 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +13,7 @@ use kleidi::backend::{
 };
 use kleidi::random::OsRandom;
 use kleidi::secret::Secret;
-use kleidi_harness::{AppRole, Product, Stage, VaultServer, within};
+use kleidi_harness::{AppRole, Product, Stage, VaultServer, within, write_private};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use tokio::runtime::Runtime;
@@ -41,6 +40,7 @@ on_both! {
     wraps_and_unwraps,
     follows_a_rotation,
     tells_a_key_made_anew,
+    tells_another_cluster_behind_one_of_the_addresses,
     logs_in_anew_when_the_token_is_gone,
     keeps_a_short_lived_token,
     says_what_is_wrong,
@@ -93,7 +93,6 @@ impl World {
         self.runtime.block_on(async { self.backend.observe(Instant::now() + deadline).await })
     }
 
-    /// Observes until all is well.
     /// Every look at the key and every call goes well, all the time.
     fn works_for(&self, time: Duration, wrapped: &Wrapped) {
         let end = Instant::now() + time;
@@ -104,6 +103,7 @@ impl World {
         }
     }
 
+    /// Observes until all is well.
     fn heals(&self) -> KeySet {
         within(SOON, "it to heal", || self.observe().map_err(|error| error.to_string()))
     }
@@ -179,9 +179,8 @@ fn app_role(world: &World) -> Auth {
 
 /// Writes a file at once, as somebody does who replaces a credential.
 fn put(stage: &Stage, name: &str, content: &str) -> PathBuf {
-    let (path, new) = (stage.path(name), stage.path(&format!("{name}.new")));
-    fs::write(&new, format!("{content}\n")).unwrap();
-    fs::rename(new, &path).unwrap();
+    let path = stage.path(name);
+    write_private(&path, format!("{content}\n"));
     path
 }
 
@@ -247,13 +246,35 @@ fn tells_a_key_made_anew(product: Product) {
     let mislabelled = world.wrap(&before).unwrap();
     assert_ne!(mislabelled.key, before.current.id);
     let error = world.observe().unwrap_err();
-    assert!(error.to_string().contains("another key under this name"), "{error}");
+    assert!(error.to_string().contains("another key under the name"), "{error}");
     let after = world.heals();
     assert_eq!(after.current.id, mislabelled.key);
     assert_eq!(world.wrap(&before).unwrap_err().kind, ErrorKind::KeyNotFound);
     let error = world.unwrap(&wrapped).unwrap_err();
     assert_eq!(error.kind, ErrorKind::KeyNotFound, "{error}");
     assert!(error.to_string().contains("do not touch it"), "{error}");
+}
+
+/// A copy of the cluster takes the same tokens; its key was made anew, and not yet rotated as often.
+fn tells_another_cluster_behind_one_of_the_addresses(product: Product) {
+    let Some(world) = World::new("another", product) else { return };
+    let Some(other) = VaultServer::start(&world.stage, "other", product) else { return };
+    world.server.rotate();
+    let _ = other.provision();
+    let token = json!({"id": world.server.root_token(), "policies": ["root"]});
+    let (status, said) = other.call("POST", "auth/token/create", &token);
+    assert_eq!(status, 200, "{said}");
+    let file = world.stage.path("token");
+    write_private(&file, world.server.root_token());
+    let mut settings = settings(&world.server, Auth::Token { file });
+    settings.addresses.push(other.address().to_owned());
+    let backend = Transit::new(settings, Arc::new(OsRandom));
+    let deadline = Duration::from_secs(5);
+    let observed = async { backend.observe(Instant::now() + deadline).await };
+    let error = world.runtime.block_on(observed).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Misconfigured, "{error}");
+    let named = format!("{} holds another key under the name transit/keys/kms", other.address());
+    assert!(error.to_string().contains(&named), "{error}");
 }
 
 fn logs_in_anew_when_the_token_is_gone(product: Product) {
@@ -281,7 +302,7 @@ fn says_what_is_wrong(product: Product) {
     let wrapped = world.wrap(&keys).unwrap();
     let token = |name: &str, content: &str| {
         let file = world.stage.path(name);
-        fs::write(&file, content).unwrap();
+        write_private(&file, content);
         Auth::Token { file }
     };
     let look = |auth: Auth| {

@@ -87,7 +87,7 @@ fn a_backup_that_was_rotated_again_is_another_key(product: Product) {
     world.server.rotate();
     let error = world.observe().unwrap_err();
     assert_eq!(error.kind, ErrorKind::Misconfigured, "{error}");
-    for words in ["another key under this name", "transit/keys/kms", world.server.address()] {
+    for words in ["another key under the name", "transit/keys/kms", world.server.address()] {
         assert!(error.to_string().contains(words), "{words}: {error}");
     }
     let after = world.heals();

@@ -1,14 +1,12 @@
 //! The user PIN: read from a file at each login, never kept longer.
 
-use std::fs::File;
-use std::io::Read as _;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use zeroize::Zeroizing;
 
 use crate::backend::{BackendError, ErrorKind};
 use crate::secret::Secret;
+use crate::secret::file::{self, Readers};
 
 /// Longest PIN file in bytes; no token takes a PIN as long.
 const PIN_BYTES_MAX: u64 = 1024;
@@ -47,7 +45,8 @@ impl PinSource {
         };
         let pin = match self {
             Self::File(path) => {
-                let content = read_private(path).map_err(|r| fail(ErrorKind::Credentials, r))?;
+                let content = file::read(path, PIN_BYTES_MAX, Readers::Owner)
+                    .map_err(|reason| fail(ErrorKind::Credentials, reason))?;
                 without_newline(content)
             }
             Self::LegacyJson(path) => {
@@ -55,8 +54,8 @@ impl PinSource {
                 struct Legacy {
                     pin: String,
                 }
-                let content = read_bounded(path, LEGACY_BYTES_MAX)
-                    .map_err(|r| fail(ErrorKind::Credentials, r))?;
+                let content = file::read(path, LEGACY_BYTES_MAX, Readers::Everybody)
+                    .map_err(|reason| fail(ErrorKind::Credentials, reason))?;
                 let legacy: Legacy = serde_json::from_slice(&content).map_err(|_| {
                     fail(ErrorKind::Misconfigured, "it is not JSON with a \"pin\"".to_owned())
                 })?;
@@ -67,31 +66,6 @@ impl PinSource {
             return Err(fail(ErrorKind::Credentials, "the file is empty".to_owned()));
         }
         Ok(pin)
-    }
-}
-
-/// Reads a file that only its owner may read; group too where systemd has put it.
-fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
-    let metadata = std::fs::metadata(path).map_err(|error| error.to_string())?;
-    // systemd gives a service's user access by an ACL, which shows up in the group's bits.
-    let by_systemd = std::env::var_os("CREDENTIALS_DIRECTORY")
-        .is_some_and(|directory| path.starts_with(directory));
-    let forbidden = if by_systemd { 0o007 } else { 0o077 };
-    if metadata.mode() & forbidden != 0 {
-        let mode = metadata.mode() & 0o7777;
-        return Err(format!("others can read it (mode {mode:04o}); chmod 0600 it"));
-    }
-    read_bounded(path, PIN_BYTES_MAX)
-}
-
-fn read_bounded(path: &Path, max: u64) -> Result<Zeroizing<Vec<u8>>, String> {
-    let mut content = Zeroizing::new(Vec::with_capacity(256));
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    file.take(max + 1).read_to_end(&mut content).map_err(|error| error.to_string())?;
-    if u64::try_from(content.len()).is_ok_and(|bytes| bytes <= max) {
-        Ok(content)
-    } else {
-        Err(format!("it is longer than {max} bytes"))
     }
 }
 

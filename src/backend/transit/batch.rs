@@ -243,6 +243,31 @@ impl Inner {
         }
     }
 
+    /// Unwraps two at once, as they come, or one by one where the server takes no lists; from now on all
+    /// go as these went.
+    pub(super) async fn unwrap_both(
+        &self,
+        requests: [Arc<UnwrapRequest>; 2],
+        deadline: Instant,
+    ) -> Result<[Outcome; 2], BackendError> {
+        if self.queue.state.lock().size.most() > 1 {
+            match self.exchange(&requests, deadline).await {
+                Ok(outcomes) => {
+                    if let Ok(both) = <[_; 2]>::try_from(outcomes) {
+                        return Ok(both.map(|outcome| outcome.map_err(error)));
+                    }
+                }
+                Err(error) if error.kind.retryable() => return Err(error),
+                Err(error) => {
+                    self.unwrap_one(&requests[0], deadline).await?;
+                    self.send_fewer(requests.len(), &error);
+                }
+            }
+        }
+        let [first, second] = &requests;
+        Ok([self.unwrap_one(first, deadline).await, self.unwrap_one(second, deadline).await])
+    }
+
     /// The request was refused as a whole. What a plain one of the first says tells why: whether it is
     /// the list that is refused, and then smaller ones are sent from now on.
     async fn refused(self: &Arc<Self>, mut items: Vec<Item>, error: BackendError) {
@@ -264,21 +289,29 @@ impl Inner {
             settle_all(items, &error);
             return;
         }
-        let most = {
+        self.send_fewer(count, &error);
+        {
             let mut state = self.queue.state.lock();
-            state.size.refused(count, error.kind);
             for item in items.into_iter().rev() {
                 state.waiting.push_front(item);
             }
+        }
+        hire(self);
+    }
+
+    /// After so many in one request were refused and one by itself was taken.
+    fn send_fewer(&self, items: usize, error: &BackendError) {
+        let most = {
+            let mut state = self.queue.state.lock();
+            state.size.refused(items, error.kind);
             state.size.most()
         };
         tracing::warn!(
-            items = count,
+            items,
             most,
             %error,
             "the server refuses several decrypts in one request and takes single ones: fewer are sent at a time"
         );
-        hire(self);
     }
 }
 

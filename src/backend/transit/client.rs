@@ -11,14 +11,22 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::answer::{Act, Meaning, meaning, meaning_of_silence};
 use super::batch::holds_results;
 use super::endpoints::Endpoints;
+use super::files::Files;
 use super::http_client::{Answer, Connection, Http, Request};
 use super::tls::{Connections, Tls};
 use crate::backend::{BackendError, ErrorKind};
 use crate::random::Random;
 
 /// How long an attempt is waited for alone: after that another one is made beside it, at another endpoint
-/// or on another connection.
-const PATIENCE: Duration = Duration::from_millis(700);
+/// or on another connection. A call with little time waits for a part of it.
+const PATIENCE_MAX: Duration = Duration::from_millis(700);
+
+/// Which part.
+const PATIENCE_PART: u32 = 3;
+
+/// How long an answer that comes once is waited for when the call has no time left: it is lost otherwise,
+/// and what was asked for with it.
+const ONCE_GRACE: Duration = Duration::from_secs(10);
 
 /// How long a call goes on while all endpoints say that they know no such version: one that is behind has
 /// heard of a rotation by then, and what was lost stays lost.
@@ -40,6 +48,7 @@ const ATTEMPT_MIN: Duration = Duration::from_millis(5);
 pub(super) struct Cluster {
     endpoints: Endpoints,
     connections: Connections,
+    files: Files,
     random: Arc<dyn Random>,
 }
 
@@ -63,13 +72,19 @@ impl From<Failure> for BackendError {
 impl Cluster {
     /// `addresses` as in `https://vault.example:8200`; at least one.
     pub(super) fn new(addresses: &[String], tls: Tls, random: Arc<dyn Random>) -> Self {
-        let connections = Connections::new(tls);
-        Self { endpoints: Endpoints::new(addresses), connections, random }
+        let files = Files::default();
+        let connections = Connections::new(tls, files.clone());
+        Self { endpoints: Endpoints::new(addresses), connections, files, random }
     }
 
     /// Looks whether the files of certificates have changed.
-    pub(super) fn follow_files(&self) {
-        self.connections.follow_files();
+    pub(super) async fn follow_files(&self) {
+        self.connections.follow_files().await;
+    }
+
+    /// Reads credentials.
+    pub(super) fn files(&self) -> &Files {
+        &self.files
     }
 
     /// Where the node that answered last does not know what others may know.
@@ -88,7 +103,7 @@ impl Cluster {
         request: &Request<'_>,
         deadline: Instant,
     ) -> Result<Answer, Failure> {
-        let http = self.connections.http().map_err(Failure::Final)?;
+        let http = self.connections.http(deadline).await.map_err(Failure::Final)?;
         let (begin, mut pause, mut why) = (Instant::now(), PAUSE_MIN, None);
         loop {
             let order = match request.only {
@@ -106,11 +121,12 @@ impl Cluster {
                         _ => Connection::New,
                     };
                     let address = &order[count % order.len()];
-                    under_way.push(self.attempt(&http, address, request, connection));
+                    under_way.push(self.attempt(&http, address, request, connection, deadline));
                     count += 1;
                 }
+                let end = if request.once { deadline + ONCE_GRACE } else { deadline };
                 let last = request.once || count == 2 * order.len();
-                let until = if last { deadline } else { deadline.min(Instant::now() + PATIENCE) };
+                let until = if last { end } else { Instant::now() + patience(deadline) };
                 match timeout_at(until, under_way.next()).await {
                     Ok(Some(Ok(answer))) => return Ok(answer),
                     Ok(Some(Err((address, meaning)))) => {
@@ -130,7 +146,7 @@ impl Cluster {
                         }
                     }
                     Ok(None) => break,
-                    Err(_) if until == deadline => {
+                    Err(_) if last || Instant::now() >= deadline => {
                         let reason = format!("{}: no answer in time", request.place(&order[0]));
                         let late = || BackendError::new(ErrorKind::Timeout, attempted, reason);
                         return Err(Failure::Final(first.or(why).unwrap_or_else(late)));
@@ -161,17 +177,8 @@ impl Cluster {
             /// Only a Vault says so.
             enterprise: Option<bool>,
         }
-        let http = self.connections.http()?;
-        let request = Request {
-            method: http::Method::GET,
-            path: "sys/health",
-            namespace: None,
-            token: None,
-            body: bytes::Bytes::new(),
-            batch: false,
-            once: false,
-            only: None,
-        };
+        let http = self.connections.http(deadline).await?;
+        let request = Request::new(http::Method::GET, "sys/health", bytes::Bytes::new());
         let until = deadline.min(Instant::now() + HEALTH_TIMEOUT);
         let refused = |meaning| error(ATTEMPTED, address, meaning);
         let answer =
@@ -220,11 +227,13 @@ impl Cluster {
         address: &'a Arc<str>,
         request: &Request<'_>,
         connection: Connection,
+        deadline: Instant,
     ) -> Result<Answer, (&'a Arc<str>, Meaning)> {
         let mut sending = pin!(http.send(address, request, connection));
-        let outcome = if let Ok(outcome) = timeout(PATIENCE, &mut sending).await {
+        let outcome = if let Ok(outcome) = timeout(patience(deadline), &mut sending).await {
             outcome
         } else {
+            tracing::debug!(%address, path = request.path, "no answer yet: another attempt is made beside it");
             // The next calls begin with another one, unless it answers before that one does.
             if request.only.is_none() {
                 self.endpoints.bad(address);
@@ -256,6 +265,12 @@ impl Cluster {
         }
         meaning.map_err(|meaning| (address, meaning))
     }
+}
+
+/// How long an attempt that begins now is waited for alone.
+fn patience(deadline: Instant) -> Duration {
+    let rest = deadline.saturating_duration_since(Instant::now());
+    PATIENCE_MAX.min(rest / PATIENCE_PART)
 }
 
 fn error(attempted: &'static str, place: &str, meaning: Meaning) -> BackendError {

@@ -100,16 +100,8 @@ impl Way<'_> {
         body: Object,
     ) -> Result<Answer, BackendError> {
         let body = if method == Method::GET { bytes::Bytes::new() } else { body.finish() };
-        let request = Request {
-            method,
-            path,
-            namespace,
-            token: Some(&self.ticket.token),
-            body,
-            batch: false,
-            once: false,
-            only: None,
-        };
+        let token = Some(&*self.ticket.token);
+        let request = Request { namespace, token, ..Request::new(method, path, body) };
         Ok(self.inner.cluster.call(attempted, &request, self.deadline).await?)
     }
 }

@@ -1,50 +1,86 @@
 //! Files that are read again and again: credentials and certificates.
+//!
+//! They are read beside the runtime: a file system that hangs keeps nobody waiting beyond the deadline.
 
-use std::fs::OpenOptions;
-use std::io::Read as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::sync::Arc;
 
-use nix::fcntl::OFlag;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
 use crate::backend::{BackendError, ErrorKind};
+pub(super) use crate::secret::file::{Readers, read};
 
 /// Longest file with a credential in bytes.
 const CREDENTIAL_BYTES_MAX: u64 = 64 * 1024;
 
+/// Most reads at a time: one that hangs keeps a thread.
+const READS_MAX: usize = 4;
+
 /// What a content is recognised by, without keeping it.
 pub(super) type Digest = [u8; 32];
 
-/// The whole content, in memory that is wiped; an error is in words.
-pub(super) fn read(file: &Path, bytes_max: u64) -> Result<Zeroizing<Vec<u8>>, String> {
-    // What is no file could keep whoever opens or reads it waiting for ever.
-    let mut options = OpenOptions::new();
-    options.read(true).custom_flags(OFlag::O_NONBLOCK.bits());
-    let opened = options.open(file).map_err(|error| error.to_string())?;
-    if !opened.metadata().is_ok_and(|metadata| metadata.is_file()) {
-        return Err("it is no regular file".to_owned());
-    }
-    // As long as it says, so that nothing of it stays behind where the buffer grows.
-    let length = opened.metadata().map_or(0, |metadata| metadata.len()).min(bytes_max);
-    let capacity = usize::try_from(length).unwrap_or(0).max(4096) + 1;
-    let mut content = Zeroizing::new(Vec::with_capacity(capacity));
-    opened.take(bytes_max + 1).read_to_end(&mut content).map_err(|error| error.to_string())?;
-    if u64::try_from(content.len()).is_ok_and(|bytes| bytes <= bytes_max) {
-        Ok(content)
-    } else {
-        Err(format!("it is longer than {bytes_max} bytes"))
+/// Reads files beside the runtime.
+#[derive(Clone)]
+pub(super) struct Files(Arc<Semaphore>);
+
+impl Default for Files {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(READS_MAX)))
     }
 }
 
-/// The content of a file without blanks around it; `what` is for the error.
-pub(super) fn credential(file: &Path, what: &str) -> Result<Zeroizing<String>, BackendError> {
+impl Files {
+    /// What `job` makes of the files; `None` if that takes too long.
+    pub(super) async fn with<T: Send + 'static>(
+        &self,
+        deadline: Instant,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let reads = Arc::clone(&self.0);
+        timeout_at(deadline, async move {
+            let permit = reads.acquire_owned().await.ok()?;
+            let reading = tokio::task::spawn_blocking(move || {
+                let _permit = permit;
+                job()
+            });
+            reading.await.ok()
+        })
+        .await
+        .ok()?
+    }
+
+    /// The content of a file without blanks around it; `what` is for the error.
+    pub(super) async fn credential(
+        &self,
+        file: &Path,
+        what: &'static str,
+        readers: Readers,
+        deadline: Instant,
+    ) -> Result<Zeroizing<String>, BackendError> {
+        let path = file.to_owned();
+        let outcome = self.with(deadline, move || credential(&path, what, readers)).await;
+        outcome.unwrap_or_else(|| {
+            let attempted = format!("read {what} from {}", file.display());
+            let reason = "no answer in time";
+            Err(BackendError::new(ErrorKind::Timeout, attempted, reason)
+                .advise("does the file system that it is on hang?"))
+        })
+    }
+}
+
+fn credential(
+    file: &Path,
+    what: &str,
+    readers: Readers,
+) -> Result<Zeroizing<String>, BackendError> {
     let fail = |reason: &str| {
         let attempted = format!("read {what} from {}", file.display());
         BackendError::new(ErrorKind::Credentials, attempted, reason)
     };
-    let content = read(file, CREDENTIAL_BYTES_MAX).map_err(|reason| {
+    let content = read(file, CREDENTIAL_BYTES_MAX, readers).map_err(|reason| {
         let theirs = reason.contains("ermission denied");
         let advice = if theirs { "it has to belong to the user that kleidi runs as" } else { "" };
         fail(&reason).advise(advice)
@@ -71,30 +107,50 @@ pub(super) fn digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Digest {
 mod tests {
     use super::*;
     use std::fs;
+    use std::time::Duration;
 
     #[test]
     fn a_credential_is_what_is_between_the_blanks() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("token");
-        let said = |content: &[u8]| {
+        let said = |content: &[u8], readers| {
             fs::write(&file, content).unwrap();
-            credential(&file, "the token").map(|text| text.to_string()).map_err(|e| e.to_string())
+            credential(&file, "the token", readers)
+                .map(|text| text.to_string())
+                .map_err(|error| error.to_string())
         };
-        assert_eq!(said(b"  s.token\r\n").as_deref(), Ok("s.token"));
-        for (content, wanted) in [
-            (&b" \n"[..], "empty"),
-            (b"\xffcanary", "not UTF-8"),
-            (&vec![b'x'; 64 * 1024 + 1][..], "longer than 65536"),
+        assert_eq!(said(b"  s.token\r\n", Readers::Everybody).as_deref(), Ok("s.token"));
+        for (content, readers, wanted) in [
+            (&b" \n"[..], Readers::Everybody, "empty"),
+            (b"\xffcanary", Readers::Everybody, "not UTF-8"),
+            (&vec![b'x'; 64 * 1024 + 1][..], Readers::Everybody, "longer than 65536"),
+            (b"canary", Readers::Group, "others can read it (mode 0644); chmod 0640 it, or 0600"),
         ] {
-            let error = said(content).unwrap_err();
+            let error = said(content, readers).unwrap_err();
             assert!(error.starts_with("cannot read the token from /"), "{error}");
             assert!(error.contains(wanted) && !error.contains("canary"), "{error}");
         }
-        fs::remove_file(&file).unwrap();
-        assert!(credential(&file, "the token").unwrap_err().reason.contains("No such file"));
-        // Nobody writes into it: to open it as usual would wait for ever.
-        nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRUSR).unwrap();
-        assert!(credential(&file, "the token").unwrap_err().reason.contains("no regular file"));
+    }
+
+    /// As many as there may be hang.
+    #[tokio::test]
+    async fn a_file_system_that_hangs_keeps_nobody_waiting() {
+        let files = Files::default();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let ended = Arc::new(parking_lot::Mutex::new(ended));
+        let soon = || Instant::now() + Duration::from_millis(20);
+        for _ in 0..READS_MAX {
+            let ended = Arc::clone(&ended);
+            let hung = files.with(soon(), move || ended.lock().recv()).await;
+            assert!(hung.is_none());
+        }
+        let file = Path::new("/nonexistent");
+        let said = async |deadline| {
+            files.credential(file, "the token", Readers::Group, deadline).await.unwrap_err().kind
+        };
+        assert_eq!(said(soon()).await, ErrorKind::Timeout);
+        drop(end);
+        assert_eq!(said(Instant::now() + Duration::from_secs(10)).await, ErrorKind::Credentials);
     }
 
     #[test]

@@ -48,11 +48,25 @@ pub(super) struct Request<'a> {
     pub(super) only: Option<&'a str>,
 }
 
-impl Request<'_> {
+impl<'a> Request<'a> {
     /// Where it goes at that address, as operators write it.
     pub(super) fn place(&self, address: &str) -> String {
         let namespace = self.namespace.map(|namespace| format!(" (namespace {namespace})"));
         format!("{address}/v1/{}{}", self.path, namespace.unwrap_or_default())
+    }
+
+    /// One that anybody may answer, and any number of times.
+    pub(super) fn new(method: Method, path: &'a str, body: Bytes) -> Self {
+        Self {
+            method,
+            path,
+            namespace: None,
+            token: None,
+            body,
+            batch: false,
+            once: false,
+            only: None,
+        }
     }
 }
 

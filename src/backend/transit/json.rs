@@ -3,7 +3,11 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use serde::Deserialize;
 use zeroize::Zeroizing;
+
+use super::http_client::Answer;
+use crate::backend::{BackendError, ErrorKind};
 
 /// An object that is being written. Names are ours and need no escaping.
 pub(super) struct Object(Zeroizing<Vec<u8>>);
@@ -114,6 +118,22 @@ pub(super) fn decode(text: &str) -> Option<Zeroizing<Vec<u8>>> {
     let length = STANDARD.decode_slice(text, &mut bytes).ok()?;
     bytes.truncate(length);
     Some(bytes)
+}
+
+/// Reads an answer. What is wrong with it is said without repeating any of it.
+pub(super) fn parse<'a, T: Deserialize<'a>>(
+    attempted: &'static str,
+    answer: &'a Answer,
+) -> Result<T, BackendError> {
+    serde_json::from_slice(&answer.body).map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        let address = &answer.address;
+        let reason = format!(
+            "{address}: the answer is not what it should be (line {line}, column {column})"
+        );
+        BackendError::new(ErrorKind::Unavailable, attempted, reason)
+            .advise("is something else than Vault or OpenBao at this address, or between?")
+    })
 }
 
 #[cfg(test)]

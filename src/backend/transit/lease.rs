@@ -7,7 +7,7 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::http_client::Answer;
-use super::login::parse;
+use super::json::parse;
 use crate::backend::{BackendError, ErrorKind};
 use crate::random::Random;
 use crate::secret::Secret;

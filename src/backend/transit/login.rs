@@ -5,19 +5,21 @@
 //! with the token that there is; only where it is gone do they wait. Nothing here ends the process:
 //! without a token, calls fail with the reason, and the next try may succeed.
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
 use parking_lot::Mutex;
-use serde::Deserialize;
-use tokio::sync::{Mutex as Flight, MutexGuard as InFlight};
+use tokio::sync::{Mutex as Flight, OwnedMutexGuard};
 use tokio::time::{Instant, timeout_at};
+use zeroize::Zeroizing;
 
 use super::answer::WRONG_SECRET_ID;
 use super::auth::Auth;
 use super::client::{Cluster, Failure};
-use super::files::credential;
+use super::files::Readers;
 use super::http_client::{Answer, Request};
 use super::json::Object;
 use super::lease::{Lease, Ticket};
@@ -27,8 +29,8 @@ use crate::backend::{BackendError, ErrorKind};
 use crate::random::Random;
 use crate::secret::Secret;
 
-/// Shortest time between two logins because of a refusal: a policy that forbids looks like a token that
-/// is gone. Doubles while refusals go on.
+/// Shortest time between two logins because an operation is refused: a policy that forbids it looks like a
+/// token that is gone. Doubles while it is refused again.
 const REPLACE_GAP_MIN: Duration = Duration::from_secs(5);
 
 /// Longest.
@@ -40,6 +42,9 @@ const FAILED_FOR: Duration = Duration::from_secs(1);
 /// How long a renewal or a replacement may take while the token is still good: an observation has other
 /// things to do.
 const KEEP_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long before a call's deadline its login gives up, so that its reason is still told.
+const MARGIN: Duration = Duration::from_millis(5);
 
 /// When a found token is looked at again that could not be renewed for want of a server that does so.
 const FOUND_AGAIN: Duration = Duration::from_secs(30);
@@ -56,8 +61,9 @@ struct State {
     number: u64,
     /// When and how the last login failed, if it did.
     failed: Option<(Instant, BackendError)>,
-    /// When a token was last replaced because it was refused, and how long until the next time.
-    replaced: Option<(Instant, Duration)>,
+    /// By operation, because one that is forbidden says nothing of others: when a token was last replaced
+    /// because it was refused there, and how long until the next time. There are as many as are configured.
+    replaced: BTreeMap<String, (Instant, Duration)>,
     /// Why the token cannot be kept; it is said once.
     fault: Option<BackendError>,
 }
@@ -72,8 +78,10 @@ pub(super) struct Login {
     refused: Refused,
     state: Mutex<State>,
     /// Held by whoever logs in or renews: one at a time.
-    flight: Flight<()>,
+    flight: Arc<Flight<()>>,
 }
+
+type InFlight = OwnedMutexGuard<()>;
 
 impl Login {
     pub(super) fn new(
@@ -91,19 +99,22 @@ impl Login {
             }
             _ => None,
         };
-        let (refused, state, flight) = (Refused::default(), Mutex::default(), Flight::default());
+        let (refused, state, flight) = (Refused::default(), Mutex::default(), Arc::default());
         Self { cluster, auth, namespace, random, wrapped, refused, state, flight }
     }
 
     /// A token, by a login if there is none.
-    pub(super) async fn ticket(&self, deadline: Instant) -> Result<Ticket, BackendError> {
+    pub(super) async fn ticket(
+        self: &Arc<Self>,
+        deadline: Instant,
+    ) -> Result<Ticket, BackendError> {
         if let Some(ticket) = self.good() {
             return Ok(ticket);
         }
         let flight = self.take_off(deadline).await?;
         match self.good() {
             Some(ticket) => Ok(ticket),
-            None => self.log_in(&flight, deadline).await,
+            None => self.log_in(flight, None, deadline).await,
         }
     }
 
@@ -113,11 +124,12 @@ impl Login {
         lease.is_good().then(|| lease.ticket.clone())
     }
 
-    /// Another token, after the server has refused this one with `refusal`; the refusal itself if a new
-    /// login is too soon.
+    /// Another token, after the server has refused this one with `refusal` for the operation at `path`; the
+    /// refusal itself if a new login is too soon.
     pub(super) async fn replace(
-        &self,
+        self: &Arc<Self>,
         refused: &Ticket,
+        path: &str,
         refusal: BackendError,
         deadline: Instant,
     ) -> Result<Ticket, BackendError> {
@@ -131,28 +143,26 @@ impl Login {
                 }
                 _ => {}
             }
-            match state.replaced {
-                Some((at, gap)) if at.elapsed() < gap => return Err(refusal),
-                Some((at, gap)) if at.elapsed() < gap * 2 => (gap * 2).min(REPLACE_GAP_MAX),
+            match state.replaced.get(path) {
+                Some((at, gap)) if at.elapsed() < *gap => return Err(refusal),
+                Some((at, gap)) if at.elapsed() < *gap * 2 => (*gap * 2).min(REPLACE_GAP_MAX),
                 _ => REPLACE_GAP_MIN,
             }
         };
-        let ticket = self.log_in(&flight, deadline).await?;
-        self.state.lock().replaced = Some((Instant::now(), gap));
-        Ok(ticket)
+        self.log_in(flight, Some((path.to_owned(), gap)), deadline).await
     }
 
     /// Renews or replaces the token when it is due, and takes over what others have put into the files.
     /// A failure is not one yet: the token is still good, or the next call says why there is none.
-    pub(super) async fn keep(&self, deadline: Instant) {
+    pub(super) async fn keep(self: &Arc<Self>, deadline: Instant) {
         // Whoever else has it is about to log in.
-        let Ok(flight) = self.flight.try_lock() else { return };
+        let Ok(flight) = Arc::clone(&self.flight).try_lock_owned() else { return };
         let Some(lease) = self.state.lock().lease.clone() else { return };
         let until = || deadline.min(Instant::now() + KEEP_PATIENCE);
         let outcome = match self.keep_now(&flight, &lease, until).await {
             Err(error) => Err(error),
             Ok(true) => Ok(()),
-            Ok(false) => self.log_in(&flight, until()).await.map(|_| ()),
+            Ok(false) => self.log_in(flight, None, until()).await.map(|_| ()),
         };
         let mut state = self.state.lock();
         match outcome {
@@ -168,17 +178,17 @@ impl Login {
     /// Whether the token can be gone on with.
     async fn keep_now(
         &self,
-        flight: &InFlight<'_, ()>,
+        flight: &InFlight,
         lease: &Lease,
         until: impl Fn() -> Instant,
     ) -> Result<bool, BackendError> {
         match (&self.auth, &self.wrapped) {
             // One that cannot be read is a matter for the next login.
-            (Auth::Token { file }, _)
-                if credential(file, "the token")
-                    .is_ok_and(|token| token.as_bytes() != lease.ticket.token.expose()) =>
-            {
-                return Ok(false);
+            (Auth::Token { file }, _) => {
+                let found = self.credential(file, "the token", until()).await;
+                if found.is_ok_and(|token| token.as_bytes() != lease.ticket.token.expose()) {
+                    return Ok(false);
+                }
             }
             // A wrapping token does not live until the next login. What is wrong with it is logged.
             (_, Some(wrapped)) => {
@@ -195,17 +205,41 @@ impl Login {
         self.renew(flight, lease, until()).await
     }
 
-    async fn take_off(&self, deadline: Instant) -> Result<InFlight<'_, ()>, BackendError> {
-        timeout_at(deadline, self.flight.lock()).await.map_err(|_| {
+    async fn take_off(&self, deadline: Instant) -> Result<InFlight, BackendError> {
+        timeout_at(deadline, Arc::clone(&self.flight).lock_owned()).await.map_err(|_| {
             BackendError::new(ErrorKind::Timeout, "log in", "another call's login takes too long")
         })
     }
 
+    /// Logs in, on behalf of a call that was refused if `because` says of which operation, and how long
+    /// until the next time.
+    ///
+    /// It goes on when the caller does not: a login may have used up the secret_id.
     async fn log_in(
-        &self,
-        _flight: &InFlight<'_, ()>,
+        self: &Arc<Self>,
+        flight: InFlight,
+        because: Option<(String, Duration)>,
         deadline: Instant,
     ) -> Result<Ticket, BackendError> {
+        let login = Arc::clone(self);
+        let under_way = tokio::spawn(async move {
+            let _flight = flight;
+            let ticket =
+                login.log_in_once(deadline.checked_sub(MARGIN).unwrap_or(deadline)).await?;
+            if let Some((path, gap)) = because {
+                login.state.lock().replaced.insert(path, (Instant::now(), gap));
+            }
+            Ok(ticket)
+        });
+        let ended = |reason| BackendError::new(ErrorKind::Timeout, "log in", reason);
+        match timeout_at(deadline, under_way).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err(ended("the login has ended by a bug")),
+            Err(_) => Err(ended("no answer in time; it is still waited for")),
+        }
+    }
+
+    async fn log_in_once(&self, deadline: Instant) -> Result<Ticket, BackendError> {
         let number = {
             let state = self.state.lock();
             match &state.failed {
@@ -232,18 +266,18 @@ impl Login {
         let mut tried = None;
         let body = match (&self.auth, &self.wrapped) {
             (Auth::Token { file }, _) => {
-                let token = credential(file, "the token")?;
+                let token = self.credential(file, "the token", deadline).await?;
                 let token = Secret::from(token.as_bytes().to_vec());
                 return Ok(self.found(token, number, deadline).await);
             }
             (Auth::AppRole { role_id_file, secret_id_file, .. }, _) => {
-                let role_id = credential(role_id_file, "the role_id")?;
-                let secret_id = credential(secret_id_file, "the secret_id")?;
+                let role_id = self.role_id(role_id_file, deadline).await?;
+                let secret_id = self.credential(secret_id_file, "the secret_id", deadline).await?;
                 tried = Some(self.refused.untried(&role_id, &secret_id)?);
                 app_role(&role_id, &secret_id)
             }
             (Auth::WrappedAppRole { role_id_file, .. }, Some(wrapped)) => {
-                let role_id = credential(role_id_file, "the role_id")?;
+                let role_id = self.role_id(role_id_file, deadline).await?;
                 let secret_id = wrapped.secret_id(deadline).await?;
                 let secret_id = String::from_utf8_lossy(secret_id.expose());
                 tried = Some(self.refused.untried(&role_id, &secret_id)?);
@@ -251,12 +285,14 @@ impl Login {
             }
             (Auth::Certificate { role, .. }, _) => {
                 // It may have been replaced on the disk.
-                self.cluster.follow_files();
+                self.cluster.follow_files().await;
                 let body = Object::with_capacity(64);
                 if let Some(role) = role { body.text("name", role) } else { body }
             }
             (Auth::Jwt { role, file, .. } | Auth::Kubernetes { role, file, .. }, _) => {
-                let jwt = credential(file, "the JWT")?;
+                // A kubelet lets everybody in the container read it, and it does not live long.
+                let files = self.cluster.files();
+                let jwt = files.credential(file, "the JWT", Readers::Everybody, deadline).await?;
                 Object::with_capacity(jwt.len() + role.len()).text("role", role).text("jwt", &jwt)
             }
             (Auth::WrappedAppRole { .. }, None) => Object::with_capacity(0),
@@ -270,6 +306,24 @@ impl Login {
         })?;
         self.refused.clear();
         Lease::granted("log in", &answer, number, &*self.random)
+    }
+
+    async fn credential(
+        &self,
+        file: &Path,
+        what: &'static str,
+        deadline: Instant,
+    ) -> Result<Zeroizing<String>, BackendError> {
+        self.cluster.files().credential(file, what, Readers::Group, deadline).await
+    }
+
+    /// It is a name and no secret.
+    async fn role_id(
+        &self,
+        file: &Path,
+        deadline: Instant,
+    ) -> Result<Zeroizing<String>, BackendError> {
+        self.cluster.files().credential(file, "the role_id", Readers::Everybody, deadline).await
     }
 
     /// A refused login, with what can be done about it.
@@ -306,7 +360,7 @@ impl Login {
     /// Whether the token has been renewed for long enough to go on with it.
     async fn renew(
         &self,
-        _flight: &InFlight<'_, ()>,
+        _flight: &InFlight,
         lease: &Lease,
         deadline: Instant,
     ) -> Result<bool, BackendError> {
@@ -351,16 +405,12 @@ impl Login {
         deadline: Instant,
     ) -> Result<Answer, BackendError> {
         let request = Request {
-            method: Method::POST,
-            path,
             namespace: self.namespace.as_deref(),
             token,
-            body: body.finish(),
-            batch: false,
             // A login with a secret_id may use it up, and then a second one is refused, for good. A node
             // that hangs costs the login its time instead; the next one begins with another node.
             once: token.is_none() && self.auth.has_secret_id(),
-            only: None,
+            ..Request::new(Method::POST, path, body.finish())
         };
         self.cluster.call(attempted, &request, deadline).await.map_err(|failure| match failure {
             Failure::Final(error) => error,
@@ -377,20 +427,4 @@ fn app_role(role_id: &str, secret_id: &str) -> Object {
     Object::with_capacity(role_id.len() + secret_id.len())
         .text("role_id", role_id)
         .text("secret_id", secret_id)
-}
-
-/// Reads an answer. What is wrong with it is said without repeating any of it.
-pub(super) fn parse<'a, T: Deserialize<'a>>(
-    attempted: &'static str,
-    answer: &'a Answer,
-) -> Result<T, BackendError> {
-    serde_json::from_slice(&answer.body).map_err(|error| {
-        let (line, column) = (error.line(), error.column());
-        let address = &answer.address;
-        let reason = format!(
-            "{address}: the answer is not what it should be (line {line}, column {column})"
-        );
-        BackendError::new(ErrorKind::Unavailable, attempted, reason)
-            .advise("is something else than Vault or OpenBao at this address, or between?")
-    })
 }

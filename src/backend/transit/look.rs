@@ -7,14 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep_until};
 
 use super::answer::DISALLOWED;
-use super::json::{self, Object};
-use super::login::parse;
+use super::json::{self, Object, parse};
 use super::versions::News;
-use super::{Data, Inner, prefixed};
-use crate::backend::{BackendError, ErrorKind, Key, KeySet, WrapRequest};
+use super::{Data, Inner, Operation, prefixed};
+use crate::backend::{BackendError, ErrorKind, Key, KeySet, UnwrapRequest, WrapRequest, Wrapped};
 use crate::key_id::Fingerprint;
 use crate::secret::Secret;
 
@@ -55,7 +54,7 @@ pub(super) struct Seen {
 
 impl Inner {
     pub(super) async fn look(&self, deadline: Instant) -> Result<KeySet, BackendError> {
-        self.cluster.follow_files();
+        self.cluster.follow_files().await;
         self.login.keep(deadline).await;
         let seen = self.fingerprint(None, None, soon(deadline)).await;
         let seen = seen.inspect_err(|_| self.forget_proof())?;
@@ -80,7 +79,13 @@ impl Inner {
                 }
                 // The same, or one that min_encryption_version has put out of use.
                 Ok(_) | Err(_) => {
-                    sleep(LAG.min(deadline.saturating_duration_since(Instant::now()))).await;
+                    let known = self.versions.lock().known_since(version, fingerprint);
+                    let held_until = known + LAG;
+                    if held_until > deadline {
+                        // The next observation comes after that.
+                        return Ok(());
+                    }
+                    sleep_until(held_until).await;
                     self.versions.lock().become_current(version, fingerprint);
                     News::Same
                 }
@@ -96,7 +101,7 @@ impl Inner {
             }
             News::Doubtful => {
                 let reason = format!(
-                    "{} holds another key under this name ({}) than before",
+                    "{} holds another key under the name {} than before",
                     seen.address,
                     self.settings.path("keys")
                 );
@@ -134,21 +139,37 @@ impl Inner {
             let reason = format!("it is {} and not {key} that wraps", wrapped.key);
             return Err(BackendError::new(ErrorKind::Unavailable, ATTEMPTED, reason));
         }
-        let path = self.settings.path("decrypt");
-        match self.decrypt(&path, &wrapped.payload, Some(ANOTHER_AAD), deadline).await {
-            Err(error) if error.kind == ErrorKind::BadCiphertext => {}
-            Err(error) => return Err(error),
-            Ok(_) => {
-                let path = self.settings.path("keys");
-                let reason =
-                    format!("{path} unwraps with other associated data than it wrapped with");
-                return Err(BackendError::new(ErrorKind::KeyDamaged, ATTEMPTED, reason)
-                    .advise("is there a proxy that drops associated_data?"));
-            }
-        }
+        self.prove_binding(&wrapped, deadline).await?;
         self.compare(version, key.fingerprint(), deadline).await?;
         *self.proved.lock() = Some((Instant::now(), key));
         Ok(())
+    }
+
+    /// The right associated data unwraps and another does not, in the form that Decrypts take.
+    async fn prove_binding(
+        &self,
+        wrapped: &Wrapped,
+        deadline: Instant,
+    ) -> Result<(), BackendError> {
+        let request = |aad: &[u8]| {
+            let (key, payload) = (wrapped.key.clone(), wrapped.payload.clone());
+            Arc::new(UnwrapRequest { key, payload, aad: aad.to_vec() })
+        };
+        let both = [request(PROBE_AAD), request(ANOTHER_AAD)];
+        let [read, refused] = self.unwrap_both(both, deadline).await?;
+        if read?.expose() != PROBE {
+            let reason = "it unwraps to something else than was wrapped";
+            return Err(BackendError::new(ErrorKind::KeyDamaged, ATTEMPTED, reason));
+        }
+        match refused {
+            Err(error) if error.kind == ErrorKind::BadCiphertext => Ok(()),
+            Err(error) => Err(error),
+            Ok(_) => {
+                let reason = "it unwraps with other associated data than it wrapped with";
+                Err(BackendError::new(ErrorKind::KeyDamaged, ATTEMPTED, reason)
+                    .advise("is there a proxy that drops associated_data?"))
+            }
+        }
     }
 
     /// The next observation does it all again.
@@ -165,17 +186,46 @@ impl Inner {
     ) -> Result<(), BackendError> {
         let addresses = &self.settings.addresses;
         for address in addresses.iter().filter(|_| addresses.len() > 1) {
-            let until = deadline.min(Instant::now() + COMPARE_TIMEOUT);
-            let found = self.fingerprint(Some(version), Some(address), until).await;
-            if found.is_ok_and(|found| found.fingerprint != wanted) {
-                let path = self.settings.path("keys");
-                let reason =
-                    format!("{address} holds another key under this name ({path}) than the others");
+            if self.is_another_there(address, version, wanted, deadline).await {
+                let reason = format!(
+                    "{address} holds another key under the name {} than the others",
+                    self.settings.path("keys")
+                );
                 return Err(BackendError::new(ErrorKind::Misconfigured, ATTEMPTED, reason)
                     .advise("are all addresses of one cluster?"));
             }
         }
         Ok(())
+    }
+
+    /// Whether this server shows that its key is another one. One that is of another cluster may have fewer
+    /// versions than ours, so the latest that it has is looked at, too.
+    async fn is_another_there(
+        &self,
+        address: &str,
+        version: u64,
+        wanted: Fingerprint,
+        deadline: Instant,
+    ) -> bool {
+        let until = || deadline.min(Instant::now() + COMPARE_TIMEOUT);
+        match self.fingerprint(Some(version), Some(address), until()).await {
+            Ok(found) => return found.fingerprint != wanted,
+            // It did not answer, which is nothing that it shows.
+            Err(error) if error.kind.retryable() => return false,
+            Err(_) => {}
+        }
+        let Ok(found) = self.fingerprint(None, Some(address), until()).await else { return false };
+        let ours = self.versions.lock().fingerprint(found.version);
+        let ours = match ours {
+            Some(ours) => Some(ours),
+            // Not from memory: of any server, which may be that one, and then nothing is shown.
+            None => self
+                .fingerprint(Some(found.version), None, until())
+                .await
+                .ok()
+                .map(|seen| seen.fingerprint),
+        };
+        ours.is_some_and(|ours| ours != found.fingerprint)
     }
 
     fn key_set(&self) -> Result<KeySet, BackendError> {
@@ -216,7 +266,8 @@ impl Inner {
             body = body.number("key_version", version);
         }
         let path = self.settings.path("hmac");
-        let answer = self.call_with(ATTEMPTED, &path, body, (false, only), deadline).await?;
+        let operation = Operation { only, ..Operation::new(ATTEMPTED, path, body) };
+        let answer = self.call(operation, deadline).await?;
         let found: Data<Hmac<'_>> = parse(ATTEMPTED, &answer)?;
         let strange = || {
             let address = &answer.address;

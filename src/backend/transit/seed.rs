@@ -8,9 +8,8 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::batch::{self, ATTEMPTED as UNWRAP};
-use super::json::Object;
-use super::login::parse;
-use super::{Data, Inner, checked, prefixed};
+use super::json::{Object, parse};
+use super::{Data, Inner, Operation, checked, prefixed};
 use crate::backend::{
     BackendError, ErrorKind, ForeignRequest, UnwrapRequest, WrapRequest, Wrapped,
 };
@@ -67,7 +66,8 @@ impl Inner {
             .bytes("plaintext", plaintext)
             .bytes("associated_data", &request.aad)
             .number("key_version", version);
-        let answer = self.call(WRAP, &self.settings.path("encrypt"), body, false, deadline).await?;
+        let answer =
+            self.call(Operation::new(WRAP, self.settings.path("encrypt"), body), deadline).await?;
         let encrypted: Data<Encrypted<'_>> = parse(WRAP, &answer)?;
         let ciphertext = encrypted.data.ciphertext;
         let Some((used, _)) = prefixed(ciphertext) else {
@@ -162,7 +162,7 @@ impl Inner {
         if let Some(aad) = aad {
             body = body.bytes("associated_data", aad);
         }
-        let answer = self.call(UNWRAP, path, body, false, deadline).await?;
+        let answer = self.call(Operation::new(UNWRAP, path.to_owned(), body), deadline).await?;
         let decrypted: Data<batch::Decrypted<'_>> = parse(UNWRAP, &answer)?;
         let place = format!("{}/v1/{path}", answer.address);
         let seed = decrypted.data.outcome().map_err(|why| batch::error(why.at(&place)))?;

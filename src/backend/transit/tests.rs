@@ -9,6 +9,8 @@ use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use kleidi_harness::write_private;
+
 use super::auth::Auth;
 use super::client::{Cluster, Failure};
 use super::http_client::{Answer, Request};
@@ -108,15 +110,12 @@ fn cluster(servers: &[&Server]) -> Cluster {
 }
 
 fn request<'a>(token: &'a Secret, only: Option<&'a str>) -> Request<'a> {
+    let body = Bytes::from_static(b"{}");
     Request {
-        method: http::Method::POST,
-        path: "transit/encrypt/kms",
         namespace: Some("team1"),
         token: Some(token),
-        body: Bytes::from_static(b"{}"),
-        batch: false,
-        once: false,
         only,
+        ..Request::new(http::Method::POST, "transit/encrypt/kms", body)
     }
 }
 
@@ -296,13 +295,14 @@ async fn calls_do_not_wait_for_a_renewal() {
     let server = Server::start(&replies).await;
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("id");
-    std::fs::write(&file, "id").unwrap();
+    write_private(&file, "id");
     let auth = Auth::AppRole {
         mount: "approle".to_owned(),
         role_id_file: file.clone(),
         secret_id_file: file,
     };
     let login = Login::new(Arc::new(cluster(&[&server])), auth, None, Arc::new(OsRandom));
+    let login = Arc::new(login);
     login.ticket(Instant::now() + ENOUGH).await.unwrap();
     // Half of its time is over.
     tokio::time::sleep(Duration::from_millis(1500)).await;

@@ -7,18 +7,23 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-use super::files::{self, Digest};
+use super::files::{self, Digest, Files, Readers};
 use super::http_client::Http;
 use crate::backend::{BackendError, ErrorKind};
 
 /// Longest file in bytes: the authorities of a whole distribution are 250 KiB.
 const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// How long a look at files that may have changed takes at most: what there is does meanwhile.
+const LOOK_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// How the server is recognised, and how we are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -43,7 +48,8 @@ struct Material {
 
 /// The client for connections as the files are.
 pub(super) struct Connections {
-    tls: Tls,
+    tls: Arc<Tls>,
+    files: Files,
     current: Mutex<Current>,
 }
 
@@ -56,31 +62,37 @@ struct Current {
 }
 
 impl Connections {
-    pub(super) fn new(tls: Tls) -> Self {
-        Self { tls, current: Mutex::default() }
+    pub(super) fn new(tls: Tls, files: Files) -> Self {
+        Self { tls: Arc::new(tls), files, current: Mutex::default() }
     }
 
     /// The client.
-    pub(super) fn http(&self) -> Result<Arc<Http>, BackendError> {
-        let mut current = self.current.lock();
-        if let Some((http, _)) = &current.made {
+    pub(super) async fn http(&self, deadline: Instant) -> Result<Arc<Http>, BackendError> {
+        if let Some((http, _)) = &self.current.lock().made {
             return Ok(Arc::clone(http));
         }
-        let material = Material::read(&self.tls)?;
-        let http = Arc::new(material.client(&self.tls)?);
-        current.made = Some((Arc::clone(&http), material.digest()));
-        Ok(http)
+        let material = self.read(deadline).await?;
+        let made = Arc::new(material.client(&self.tls)?);
+        // Unless another call was faster: its connections may be in use.
+        let mut current = self.current.lock();
+        let (http, _) = current.made.get_or_insert_with(|| (made, material.digest()));
+        Ok(Arc::clone(http))
     }
 
     /// Looks whether the files have changed, and uses them from now on if they have and can be used.
-    pub(super) fn follow_files(&self) {
-        let mut current = self.current.lock();
+    pub(super) async fn follow_files(&self) {
         // The first call reads them.
-        let Some((_, before)) = &current.made else { return };
-        let changed = Material::read(&self.tls).and_then(|material| match material.digest() {
-            same if same == *before => Ok(None),
+        let made = self.current.lock().made.as_ref().map(|(_, digest)| *digest);
+        let Some(before) = made else { return };
+        if *self.tls == Tls::default() {
+            return;
+        }
+        let read = self.read(Instant::now() + LOOK_TIMEOUT).await;
+        let changed = read.and_then(|material| match material.digest() {
+            same if same == before => Ok(None),
             other => Ok(Some((Arc::new(material.client(&self.tls)?), other))),
         });
+        let mut current = self.current.lock();
         match changed {
             Ok(None) => current.fault = None,
             Ok(made) => {
@@ -89,25 +101,36 @@ impl Connections {
             }
             Err(fault) if current.fault.as_ref() == Some(&fault) => {}
             Err(fault) => {
-                tracing::warn!(%fault, "files for TLS have changed: what they were is used on");
+                tracing::warn!(%fault, "files for TLS cannot be used any more: what they were is used on");
                 current.fault = Some(fault);
             }
         }
+    }
+
+    async fn read(&self, deadline: Instant) -> Result<Material, BackendError> {
+        let tls = Arc::clone(&self.tls);
+        self.files.with(deadline, move || Material::read(&tls)).await.unwrap_or_else(|| {
+            let (attempted, reason) = ("read the files for TLS", "no answer in time");
+            Err(BackendError::new(ErrorKind::Timeout, attempted, reason)
+                .advise("does the file system that they are on hang?"))
+        })
     }
 }
 
 impl Material {
     fn read(tls: &Tls) -> Result<Self, BackendError> {
-        let read = |file: &Option<PathBuf>| match file {
+        let read = |file: &Option<PathBuf>, readers| match file {
             None => Ok(None),
             Some(file) => {
-                files::read(file, FILE_BYTES_MAX).map(Some).map_err(|why| fault(file, why))
+                files::read(file, FILE_BYTES_MAX, readers).map(Some).map_err(|why| fault(file, why))
             }
         };
+        // Kubelet keeps its key in the file of the certificate.
+        let with_key = if tls.key_file.is_none() { Readers::Group } else { Readers::Everybody };
         Ok(Self {
-            authorities: read(&tls.ca_file)?,
-            certificate: read(&tls.certificate_file)?,
-            key: read(&tls.key_file)?,
+            authorities: read(&tls.ca_file, Readers::Everybody)?,
+            certificate: read(&tls.certificate_file, with_key)?,
+            key: read(&tls.key_file, Readers::Group)?,
         })
     }
 

@@ -32,6 +32,8 @@ pub(super) struct Versions {
     current: Option<u64>,
     /// Since when and how often the latest version was lower than the current one.
     lower: Option<(Instant, u32)>,
+    /// A higher version than the current one, and when it was first seen.
+    higher: Option<(u64, Fingerprint, Instant)>,
     /// Another key that has been seen, since when, and how often.
     doubted: Option<(Fingerprint, Instant, u32)>,
 }
@@ -107,12 +109,30 @@ impl Versions {
         News::AnotherKey
     }
 
+    /// When this version, which is higher than the current one, was first seen: now, unless it was before.
+    pub(super) fn known_since(&mut self, version: u64, fingerprint: Fingerprint) -> Instant {
+        match self.higher {
+            Some((seen, same, since)) if (seen, same) == (version, fingerprint) => since,
+            _ => {
+                let now = Instant::now();
+                self.higher = Some((version, fingerprint, now));
+                now
+            }
+        }
+    }
+
     /// From now on this is the current version.
     pub(super) fn become_current(&mut self, version: u64, fingerprint: Fingerprint) {
         self.known.insert(version, fingerprint);
         self.current = Some(version);
         self.lower = None;
+        self.higher = None;
         self.doubted = None;
+    }
+
+    /// What a version is recognised by, if it was seen.
+    pub(super) fn fingerprint(&self, version: u64) -> Option<Fingerprint> {
+        self.known.get(&version).copied()
     }
 
     /// The current version.
@@ -177,6 +197,20 @@ mod tests {
         assert_eq!(saw(1, 62), (News::Behind, Some(2)));
         assert_eq!(saw(1, 200), (News::Behind, Some(2)));
         assert_eq!(saw(1, 210), (News::AnotherKey, Some(1)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_higher_version_is_known_since_it_was_first_seen() {
+        let mut versions = Versions::default();
+        see(&mut versions, "a", 1, Instant::now());
+        let first = versions.known_since(2, fingerprint("a", 2));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(versions.known_since(2, fingerprint("a", 2)), first);
+        assert_eq!(versions.known_since(3, fingerprint("a", 3)), Instant::now());
+        assert_eq!(versions.known_since(2, fingerprint("a", 2)), Instant::now());
+        versions.become_current(2, fingerprint("a", 2));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(versions.known_since(2, fingerprint("a", 2)), Instant::now());
     }
 
     #[test]

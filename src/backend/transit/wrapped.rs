@@ -17,10 +17,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Data;
 use super::client::Cluster;
-use super::files::{self, Digest};
+use super::files::{self, Digest, Readers};
 use super::http_client::{Answer, Request};
-use super::json::Object;
-use super::login::parse;
+use super::json::{Object, parse};
 use crate::backend::{BackendError, ErrorKind};
 use crate::secret::Secret;
 
@@ -77,7 +76,7 @@ impl Wrapped {
             Some(_) => deadline.min(Instant::now() + PATIENCE),
             None => deadline,
         };
-        match timeout_at(deadline, self.follow_file()).await {
+        match timeout_at(deadline, self.follow_file(deadline)).await {
             Ok(outcome) => outcome.or_else(|error| before.ok_or(error)),
             Err(_) => before.ok_or_else(|| {
                 BackendError::new(ErrorKind::Timeout, ATTEMPTED, "no answer in time")
@@ -85,9 +84,10 @@ impl Wrapped {
         }
     }
 
-    async fn follow_file(&self) -> Result<Arc<Secret>, BackendError> {
+    async fn follow_file(&self, deadline: Instant) -> Result<Arc<Secret>, BackendError> {
         let flight = Arc::clone(&self.flight).lock_owned().await;
-        let token = files::credential(&self.settings.file, "the wrapping token")?;
+        let (file, what) = (&self.settings.file, "the wrapping token");
+        let token = self.cluster.files().credential(file, what, Readers::Group, deadline).await?;
         let digest = files::digest([token.as_bytes()]);
         if self.opened.lock().seen != Some(digest) {
             let (settings, cluster) = (self.settings.clone(), Arc::clone(&self.cluster));
@@ -206,14 +206,10 @@ async fn call(
     path: &str,
 ) -> Result<Answer, BackendError> {
     let request = Request {
-        method: Method::POST,
-        path,
         namespace: settings.namespace.as_deref(),
         token: Some(token),
-        body: Object::with_capacity(0).finish(),
-        batch: false,
         once: true,
-        only: None,
+        ..Request::new(Method::POST, path, Object::with_capacity(0).finish())
     };
     let deadline = Instant::now() + OPENING_TIMEOUT;
     Ok(cluster.call(ATTEMPTED, &request, deadline).await?)

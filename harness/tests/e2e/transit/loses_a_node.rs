@@ -88,6 +88,7 @@ fn survives(stage: &Stage, cluster: &mut BaoCluster, role: &AppRole, loss: Loss)
     load.more(CALLS);
 
     let begin = Instant::now();
+    let logged = plugin.process.log().len();
     match loss {
         Loss::FollowerKilled | Loss::LeaderKilled => {
             cluster.nodes[first].process.kill();
@@ -118,6 +119,15 @@ fn survives(stage: &Stage, cluster: &mut BaoCluster, role: &AppRole, loss: Loss)
         format!("{loss:?}, a leader after {:.1?}", begin.elapsed())
     };
     load.more(CALLS);
+    // It is the node that calls went to that was lost: an attempt was in vain.
+    if loss != Loss::LeaderStepsDown {
+        let log = plugin.process.log();
+        let (address, since) = (cluster.nodes[first].address(), &log[logged..]);
+        let missed = ["an attempt failed", "no answer yet"];
+        let noticed =
+            |line: &str| line.contains(address) && missed.iter().any(|text| line.contains(text));
+        assert!(since.lines().any(noticed), "{loss:?}: nobody asked {address}");
+    }
     match loss {
         Loss::FollowerKilled | Loss::LeaderKilled => cluster.nodes[first].start_again(),
         Loss::LeaderHung => cluster.nodes[first].process.signal(Signal::SIGCONT),

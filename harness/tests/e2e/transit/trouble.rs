@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use kleidi_harness::{Load, Made, Plugin, Product, Rpc, Stage, VaultServer, wait_healthy, within};
+use kleidi_harness::{
+    Load, Made, Plugin, Product, Rpc, Stage, VaultServer, wait_healthy, within, write_private,
+};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -57,7 +59,7 @@ pub fn says_that_the_server_hangs(product: Product) {
     let Some(server) = VaultServer::start(&stage, "server", product) else { return };
     let role = server.provision();
     let token = server.log_in(&role);
-    std::fs::write(stage.path("plugin-token"), &token).unwrap();
+    write_private(&stage.path("plugin-token"), &token);
     let path = |name: &str| stage.path(name).display().to_string();
     let plugin = Plugin::on_transit(&stage, "plugin", &server, &role)
         .replace(

@@ -11,9 +11,8 @@ use serde::de::IgnoredAny;
 use tokio::time::Instant;
 
 use super::super::answer::{Act, Meaning, meaning_of_item};
-use super::super::json::{self, Object};
-use super::super::login::parse;
-use super::super::{Data, Inner};
+use super::super::json::{self, Object, parse};
+use super::super::{Data, Inner, Operation};
 use super::ATTEMPTED;
 use crate::backend::{BackendError, ErrorKind, UnwrapRequest};
 use crate::secret::Secret;
@@ -90,8 +89,8 @@ impl Inner {
                 .bytes("reference", reference)
         });
         let body = body.objects("batch_input", objects);
-        let path = self.settings.path("decrypt");
-        let answer = self.call(ATTEMPTED, &path, body, true, deadline).await?;
+        let operation = Operation::new(ATTEMPTED, self.settings.path("decrypt"), body);
+        let answer = self.call(Operation { list: true, ..operation }, deadline).await?;
 
         let results = parse::<Data<Results<'_>>>(ATTEMPTED, &answer)?.data.batch_results;
         if results.len() != requests.len() {
@@ -99,6 +98,11 @@ impl Inner {
             let address = &answer.address;
             let reason = format!("{address}: {answers} answers to {questions} questions");
             return Err(unavailable(reason));
+        }
+        if results.iter().all(|result| result.reference.is_empty()) {
+            // It is the server that does not know of references, and not the answer that is another's.
+            let reason = "the results of a list come without their references";
+            return Err(BackendError::new(ErrorKind::Misconfigured, ATTEMPTED, reason));
         }
         let same = |(result, reference): (&Decrypted<'_>, &&[u8])| {
             json::decode(result.reference).is_some_and(|found| found.as_slice() == *reference)
@@ -108,7 +112,7 @@ impl Inner {
             let error = unavailable(reason);
             return Err(error.advise("does a proxy before the server keep or mix answers?"));
         }
-        let place = format!("{}/v1/{path}", answer.address);
+        let place = format!("{}/v1/{}", answer.address, self.settings.path("decrypt"));
         let outcome = |result: &Decrypted<'_>| result.outcome().map_err(|why| why.at(&place));
         Ok(results.iter().map(outcome).collect())
     }

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::{Way, is_forbidden, within};
 use crate::backend::transit::Data;
 use crate::backend::transit::json::Object;
-use crate::backend::transit::login::parse;
+use crate::backend::transit::json::parse;
 use crate::backend::{BackendError, ErrorKind, Finding};
 
 /// Types of keys that take associated data.

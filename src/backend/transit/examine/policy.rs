@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::{Way, is_forbidden, within};
 use crate::backend::transit::Data;
 use crate::backend::transit::json::Object;
-use crate::backend::transit::login::parse;
+use crate::backend::transit::json::parse;
 use crate::backend::{BackendError, ErrorKind, Finding};
 
 const ATTEMPTED: &str = "ask what the token may do";

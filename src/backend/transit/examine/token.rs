@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::policy::capabilities;
 use super::{Way, is_forbidden};
 use crate::backend::transit::json::Object;
-use crate::backend::transit::login::parse;
+use crate::backend::transit::json::parse;
 use crate::backend::transit::{Auth, Data};
 use crate::backend::{BackendError, ErrorKind, Finding};
 

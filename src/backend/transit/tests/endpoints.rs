@@ -89,6 +89,19 @@ async fn what_is_no_vault_is_passed_over() {
     }
 }
 
+/// Reading back has less time than an attempt is waited for otherwise.
+#[tokio::test]
+async fn a_call_with_little_time_passes_over_a_node_that_hangs_too() {
+    let good = Server::start(&[json("200 OK", RESULT)]).await;
+    let hung = Server::start(&[Reply::Silence]).await;
+    let both = cluster(&[&hung, &good]);
+    let little = Duration::from_millis(300);
+    for _ in 0..3 {
+        ask(&both, little).await.unwrap();
+    }
+    assert_eq!(hung.requests().await, 1);
+}
+
 /// An answer that comes once is lost if the request is made again.
 #[tokio::test]
 async fn what_may_have_arrived_is_not_asked_again() {

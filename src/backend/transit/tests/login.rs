@@ -1,5 +1,7 @@
 //! Tokens over time, which is advanced by hand: how they are kept, and when a login is not tried.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
 use super::*;
@@ -16,7 +18,7 @@ impl Files {
 
     fn put(&self, name: &str, content: &str) -> PathBuf {
         let path = self.0.path().join(name);
-        std::fs::write(&path, content).unwrap();
+        write_private(&path, content);
         path
     }
 }
@@ -27,8 +29,8 @@ fn granted(seconds: u64) -> Reply {
     json("200 OK", &format!(r#"{{"auth":{auth}}}"#))
 }
 
-fn login(server: &Server, auth: Auth) -> Login {
-    Login::new(Arc::new(cluster(&[server])), auth, None, Arc::new(OsRandom))
+fn login(server: &Server, auth: Auth) -> Arc<Login> {
+    Arc::new(Login::new(Arc::new(cluster(&[server])), auth, None, Arc::new(OsRandom)))
 }
 
 fn app_role(files: &Files) -> Auth {
@@ -125,7 +127,7 @@ async fn refusals_cause_logins_at_growing_gaps() {
     let mut ticket = login.ticket(soon()).await.unwrap();
     let (mut gaps, mut waited) = (Vec::new(), 0);
     while gaps.len() < 7 {
-        match login.replace(&ticket, refusal(), soon()).await {
+        match login.replace(&ticket, "transit/encrypt/kms", refusal(), soon()).await {
             Ok(other) => {
                 ticket = other;
                 gaps.push(waited);
@@ -139,7 +141,58 @@ async fn refusals_cause_logins_at_growing_gaps() {
     assert_eq!(gaps, [0, 5, 10, 20, 40, 60, 60]);
     // A token that goes after all was well for long is replaced at once.
     pass(Duration::from_secs(600)).await;
-    login.replace(&ticket, refusal(), soon()).await.unwrap();
+    login.replace(&ticket, "transit/encrypt/kms", refusal(), soon()).await.unwrap();
+}
+
+/// A key of another plugin that the policy does not allow is asked for at every start of an apiserver.
+#[tokio::test]
+async fn an_operation_that_is_forbidden_does_not_delay_the_others() {
+    let (server, files) = (Server::start(&[granted(3600)]).await, Files::new());
+    let login = login(&server, app_role(&files));
+    let refusal =
+        || BackendError::new(ErrorKind::Credentials, "unwrap a seed", "permission denied");
+    let ticket = login.ticket(soon()).await.unwrap();
+    let other = login.replace(&ticket, "transit/decrypt/old", refusal(), soon()).await.unwrap();
+    let error = login.replace(&other, "transit/decrypt/old", refusal(), soon()).await;
+    assert_eq!(error.err(), Some(refusal()));
+    login.replace(&other, "transit/encrypt/kms", refusal(), soon()).await.unwrap();
+    assert_eq!(server.requests().await, 3);
+}
+
+/// A secret_id may be good for one login only.
+#[tokio::test]
+async fn a_slow_login_is_not_made_twice() {
+    let Reply::Bytes(token) = granted(3600) else { unreachable!() };
+    let late = Reply::Late(Duration::from_millis(1500), token);
+    let used_up = errors("400 Bad Request", "invalid role or secret ID");
+    let (server, files) = (Server::start(&[late, used_up]).await, Files::new());
+    let login = login(&server, app_role(&files));
+    let error = login.ticket(Instant::now() + Duration::from_millis(300)).await.err().unwrap();
+    assert_eq!(error.kind, ErrorKind::Timeout);
+    assert!(error.reason.contains("still waited for"), "{error}");
+    // Nor by who comes meanwhile.
+    login.ticket(Instant::now() + Duration::from_millis(300)).await.err().unwrap();
+    login.ticket(soon()).await.unwrap();
+    assert_eq!(server.requests().await, 1);
+}
+
+#[tokio::test]
+async fn a_credential_that_everybody_may_read_is_refused_until_that_is_mended() {
+    let (server, files) = (Server::start(&[granted(3600)]).await, Files::new());
+    let auth = app_role(&files);
+    let secret_id = files.put("secret-id", "canary");
+    let mode = |mode| std::fs::set_permissions(&secret_id, Permissions::from_mode(mode)).unwrap();
+    let login = login(&server, auth);
+    mode(0o644);
+    let error = login.ticket(soon()).await.err().unwrap();
+    assert_eq!(error.kind, ErrorKind::Credentials);
+    let said = error.to_string();
+    assert!(said.contains("secret-id: others can read it (mode 0644)"), "{said}");
+    assert!(!said.contains("canary"), "{said}");
+    assert_eq!(server.requests().await, 0);
+    mode(0o640);
+    pass(Duration::from_secs(2)).await;
+    login.ticket(soon()).await.unwrap();
 }
 
 /// The server gives it once: what has come after its caller went away is kept.

@@ -5,6 +5,8 @@ use std::io::Write;
 
 use kleidi_harness::{Authority, CertificateFiles, Stage};
 
+use tracing::instrument::WithSubscriber as _;
+
 use super::*;
 
 /// What is logged meanwhile.
@@ -28,14 +30,18 @@ impl Log {
     }
 }
 
+async fn http(connections: &Connections) -> Result<Arc<Http>, BackendError> {
+    connections.http(Instant::now() + Duration::from_secs(10)).await
+}
+
 /// Looks at the files: whether the client is another one afterwards, and what was logged.
-fn follow(connections: &Connections) -> (bool, Vec<String>) {
+async fn follow(connections: &Connections) -> (bool, Vec<String>) {
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
-    let before = connections.http().unwrap();
-    tracing::subscriber::with_default(subscriber, || connections.follow_files());
-    (!Arc::ptr_eq(&before, &connections.http().unwrap()), log.lines())
+    let before = http(connections).await.unwrap();
+    connections.follow_files().with_subscriber(subscriber).await;
+    (!Arc::ptr_eq(&before, &http(connections).await.unwrap()), log.lines())
 }
 
 struct World {
@@ -56,79 +62,79 @@ impl World {
             key_file: Some(client.key.clone()),
             server_name: Some("vault.example".to_owned()),
         };
-        Self { stage, authority, client, connections: Connections::new(tls) }
+        Self { stage, authority, client, connections: Connections::new(tls, Files::default()) }
     }
 }
 
-#[test]
-fn a_renewed_certificate_is_used_when_its_key_is_there_too() {
+#[tokio::test]
+async fn a_renewed_certificate_is_used_when_its_key_is_there_too() {
     let world = World::new("renewed");
-    assert_eq!(follow(&world.connections), (false, vec![]));
+    assert_eq!(follow(&world.connections).await, (false, vec![]));
     let renewed = world.authority.issue("renewed");
     fs::copy(&renewed.certificate, &world.client.certificate).unwrap();
-    let (other, said) = follow(&world.connections);
+    let (other, said) = follow(&world.connections).await;
     assert!(!other && said.len() == 1, "{said:?}");
     assert!(said[0].contains("WARN") && said[0].contains("client.crt"), "{said:?}");
-    assert_eq!(follow(&world.connections), (false, vec![]), "said once");
+    assert_eq!(follow(&world.connections).await, (false, vec![]), "said once");
     fs::copy(&renewed.key, &world.client.key).unwrap();
-    let (other, said) = follow(&world.connections);
+    let (other, said) = follow(&world.connections).await;
     assert!(other && said.len() == 1 && said[0].contains("INFO"), "{said:?}");
-    assert_eq!(follow(&world.connections), (false, vec![]));
+    assert_eq!(follow(&world.connections).await, (false, vec![]));
 }
 
-#[test]
-fn half_a_file_changes_nothing() {
+#[tokio::test]
+async fn half_a_file_changes_nothing() {
     let world = World::new("half");
     let authority = world.authority.file();
     let whole = fs::read(&authority).unwrap();
-    assert_eq!(follow(&world.connections), (false, vec![]));
+    assert_eq!(follow(&world.connections).await, (false, vec![]));
     for broken in [&whole[..whole.len() / 2], b""] {
         fs::write(&authority, broken).unwrap();
-        let (other, said) = follow(&world.connections);
+        let (other, said) = follow(&world.connections).await;
         assert!(!other && said.len() == 1, "{said:?}");
         assert!(said[0].contains("ca.crt"), "{said:?}");
     }
     fs::remove_file(&authority).unwrap();
-    let (other, said) = follow(&world.connections);
+    let (other, said) = follow(&world.connections).await;
     assert!(!other && said[0].contains("No such file"), "{said:?}");
     fs::write(&authority, &whole).unwrap();
-    assert_eq!(follow(&world.connections), (false, vec![]), "as it was");
+    assert_eq!(follow(&world.connections).await, (false, vec![]), "as it was");
     let next = Authority::new(&world.stage, "next");
     fs::write(&authority, [whole, fs::read(next.file()).unwrap()].concat()).unwrap();
-    assert!(follow(&world.connections).0, "and one more");
+    assert!(follow(&world.connections).await.0, "and one more");
 }
 
 /// The kubelet's file is a link that is exchanged, with certificate and key in one.
-#[test]
-fn a_link_is_followed() {
+#[tokio::test]
+async fn a_link_is_followed() {
     let world = World::new("link");
     let both = |name: &str| {
         let files = world.authority.issue(name);
         let content = [fs::read(files.certificate).unwrap(), fs::read(files.key).unwrap()];
         let path = world.stage.path(&format!("{name}.pem"));
-        fs::write(&path, content.concat()).unwrap();
+        kleidi_harness::write_private(&path, content.concat());
         path
     };
     let (link, next) = (world.stage.path("current.pem"), world.stage.path("next.pem"));
     std::os::unix::fs::symlink(both("one"), &link).unwrap();
     let tls = Tls { certificate_file: Some(link.clone()), ..Tls::default() };
-    let connections = Connections::new(tls);
-    assert_eq!(follow(&connections), (false, vec![]));
+    let connections = Connections::new(tls, Files::default());
+    assert_eq!(follow(&connections).await, (false, vec![]));
     std::os::unix::fs::symlink(both("two"), &next).unwrap();
     fs::rename(&next, &link).unwrap();
-    assert!(follow(&connections).0);
+    assert!(follow(&connections).await.0);
 }
 
-#[test]
-fn what_is_wrong_at_the_beginning_is_the_calls_error_until_it_is_mended() {
+#[tokio::test]
+async fn what_is_wrong_at_the_beginning_is_the_calls_error_until_it_is_mended() {
     let world = World::new("beginning");
     let key = fs::read(&world.client.key).unwrap();
     fs::write(&world.client.key, "canary").unwrap();
-    let said = world.connections.http().err().unwrap();
+    let said = http(&world.connections).await.err().unwrap();
     assert_eq!(said.kind, ErrorKind::Misconfigured);
     let text = said.to_string();
     assert!(text.contains("client.key") && !text.contains("canary"), "{text}");
-    world.connections.follow_files();
+    world.connections.follow_files().await;
     fs::write(&world.client.key, key).unwrap();
-    assert!(world.connections.http().is_ok());
+    assert!(http(&world.connections).await.is_ok());
 }
