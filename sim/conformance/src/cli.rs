@@ -276,7 +276,17 @@ fn plan(args: RunArgs, checks: Vec<&'static Check>) -> Result<Plan, String> {
     };
     let (strict, jobs, deadline) = (args.strict, args.jobs, args.deadline);
     let quiet = false;
-    Ok(Plan { checks, settings, implementation, known_failing, strict, seed, jobs, deadline, quiet })
+    Ok(Plan {
+        checks,
+        settings,
+        implementation,
+        known_failing,
+        strict,
+        seed,
+        jobs,
+        deadline,
+        quiet,
+    })
 }
 
 /// The checks that the command line selects, in the catalogue's order; never none.
@@ -295,7 +305,11 @@ fn select(args: &RunArgs) -> Result<Vec<&'static Check>, String> {
     }
     let wanted = |check: &&Check| {
         let id = check.id.to_owned();
-        let named = if args.run.is_empty() { profiles.contains(&check.profile) } else { args.run.contains(&id) };
+        let named = if args.run.is_empty() {
+            profiles.contains(&check.profile)
+        } else {
+            args.run.contains(&id)
+        };
         named && !args.skip.contains(&id)
     };
     let checks: Vec<_> = catalogue::all().filter(wanted).collect();

@@ -33,7 +33,8 @@ impl Client {
     /// Connects and begins HTTP/2.
     pub async fn connect(endpoint: &Endpoint, limit: Duration) -> Result<Self, String> {
         let opened = async {
-            let stream = UnixStream::connect(endpoint.address()).await.map_err(|e| e.to_string())?;
+            let stream =
+                UnixStream::connect(endpoint.address()).await.map_err(|e| e.to_string())?;
             Connection::open(stream).await.map_err(|e| e.to_string())
         };
         match timeout(limit, opened).await {
@@ -91,7 +92,9 @@ impl Client {
         };
         match timeout(self.timeout, answered).await {
             Ok(answer) => answer.map(tonic::Response::into_inner),
-            Err(_) => Err(Status::deadline_exceeded(format!("no answer within {:?}", self.timeout))),
+            Err(_) => {
+                Err(Status::deadline_exceeded(format!("no answer within {:?}", self.timeout)))
+            }
         }
     }
 }

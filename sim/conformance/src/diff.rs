@@ -32,7 +32,8 @@ pub fn diff(old: &Report, new: &Report) -> Diff {
             continue;
         }
         // A check that is new in the suite, and not well, is worse than none.
-        let worse = is.copied().unwrap_or(Verdict::NotRun) > was.copied().unwrap_or(Verdict::NotRun)
+        let worse = is.copied().unwrap_or(Verdict::NotRun)
+            > was.copied().unwrap_or(Verdict::NotRun)
             || was == Some(&Verdict::Passed);
         diff.worse |= worse;
         let name = |verdict: Option<&Verdict>| verdict.map_or("-", |verdict| verdict.name());

@@ -41,8 +41,20 @@ mod tests {
         }
         let (long, longer) = (format!("{}.b", "a".repeat(64)), ["a"; 128].join("."));
         for illegal in [
-            "", ".", "single", "kms.example.io/id", "A.b", "a_b.c", ".a.b", "a..b", "-a.b", "a-.b",
-            "*.b", "a:b.c", &long, &longer,
+            "",
+            ".",
+            "single",
+            "kms.example.io/id",
+            "A.b",
+            "a_b.c",
+            ".a.b",
+            "a..b",
+            "-a.b",
+            "a-.b",
+            "*.b",
+            "a:b.c",
+            &long,
+            &longer,
         ] {
             assert!(fault(illegal).is_some(), "{illegal}");
         }

@@ -27,7 +27,8 @@ impl FromStr for Endpoint {
 
     /// Also takes a bare absolute path.
     fn from_str(text: &str) -> Result<Self, String> {
-        let path = text.strip_prefix("unix://").or_else(|| text.strip_prefix("unix:")).unwrap_or(text);
+        let path =
+            text.strip_prefix("unix://").or_else(|| text.strip_prefix("unix:")).unwrap_or(text);
         if text.contains("://") && !text.starts_with("unix://") {
             return Err("the scheme has to be unix; kube-apiserver knows no other".to_owned());
         }
@@ -62,7 +63,15 @@ mod tests {
         let hidden = parse("unix:///@kms").unwrap();
         assert_eq!(hidden.address(), Path::new("\0kms"));
         assert_eq!(hidden.file(), None);
-        for wrong in ["", "unix:", "unix://run/kms.sock", "unix:///", "tcp:///x", "kms.sock", "unix:///a%20b"] {
+        for wrong in [
+            "",
+            "unix:",
+            "unix://run/kms.sock",
+            "unix:///",
+            "tcp:///x",
+            "kms.sock",
+            "unix:///a%20b",
+        ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

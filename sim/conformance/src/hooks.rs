@@ -114,7 +114,9 @@ impl Hooks {
                     let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
                 }
                 let limit = humantime::format_duration(self.timeout);
-                Err(format!("--{flag}: {command:?} did not end within {limit}; it printed: {printed}"))
+                Err(format!(
+                    "--{flag}: {command:?} did not end within {limit}; it printed: {printed}"
+                ))
             }
         }
     }
@@ -146,7 +148,10 @@ mod tests {
     #[tokio::test]
     async fn what_it_leaves_in_the_background_is_not_waited_for() {
         let begin = tokio::time::Instant::now();
-        assert_eq!(run("sleep 20 & echo started", Duration::from_secs(60)).await.unwrap(), "started\n");
+        assert_eq!(
+            run("sleep 20 & echo started", Duration::from_secs(60)).await.unwrap(),
+            "started\n"
+        );
         assert!(begin.elapsed() < Duration::from_secs(10));
     }
 

@@ -43,7 +43,12 @@ impl OrderedDecryptRequest {
         if reversed {
             annotations.reverse();
         }
-        Self { ciphertext: wrapped.ciphertext.clone(), uid, key_id: wrapped.key_id.clone(), annotations }
+        Self {
+            ciphertext: wrapped.ciphertext.clone(),
+            uid,
+            key_id: wrapped.key_id.clone(),
+            annotations,
+        }
     }
 }
 

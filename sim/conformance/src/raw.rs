@@ -97,7 +97,11 @@ impl Raw {
     }
 
     /// Connects, and begins HTTP/2 with these settings, 6 bytes each.
-    pub async fn open(endpoint: &Endpoint, limit: Duration, settings: &[u8]) -> Result<Self, String> {
+    pub async fn open(
+        endpoint: &Endpoint,
+        limit: Duration,
+        settings: &[u8],
+    ) -> Result<Self, String> {
         let mut raw = Self::connect(endpoint, limit).await?;
         let hello = [PREFACE, &frame(kind::SETTINGS, 0, 0, settings)].concat();
         raw.send(&hello).await?;
@@ -132,7 +136,8 @@ impl Raw {
     async fn next(&mut self) -> std::io::Result<Frame> {
         let mut header = [0; 9];
         self.stream.read_exact(&mut header).await?;
-        let number = |bytes: &[u8]| bytes.iter().fold(0u32, |sum, byte| sum << 8 | u32::from(*byte));
+        let number =
+            |bytes: &[u8]| bytes.iter().fold(0u32, |sum, byte| sum << 8 | u32::from(*byte));
         let mut payload = vec![0; number(&header[..3]) as usize];
         self.stream.read_exact(&mut payload).await?;
         Ok(Frame { kind: header[3], flags: header[4], stream: number(&header[5..]), payload })

@@ -206,10 +206,18 @@ pub(crate) mod tests {
             ("transport.unix-h2c", Verdict::Passed, None),
             ("status.version", Verdict::MustFailed, Some("version is \"v1\" <&>")),
             ("status.version-v2", Verdict::ShouldFailed, Some("version is \"v1\"")),
-            ("encrypt.annotations-fqdn", Verdict::MustFailed, Some("annotation key \"A\": no | name")),
+            (
+                "encrypt.annotations-fqdn",
+                Verdict::MustFailed,
+                Some("annotation key \"A\": no | name"),
+            ),
             ("decrypt.swapped-annotations", Verdict::NotRun, Some("the annotations do not differ")),
             ("limits.empty-plaintext", Verdict::InfoFailed, Some("UNKNOWN (\"panic\")")),
-            ("rotation.key-id-changes", Verdict::EngineError, Some("--on-rotate: \"x\" ended with 1")),
+            (
+                "rotation.key-id-changes",
+                Verdict::EngineError,
+                Some("--on-rotate: \"x\" ended with 1"),
+            ),
         ]
         .into_iter()
         .map(|(id, verdict, reason)| {
@@ -264,7 +272,10 @@ pub(crate) mod tests {
         const SHOULD: &str = "status.version-v2";
         let exit = |verdicts: &[(&str, Verdict)]| of(verdicts).exit();
         assert_eq!(exit(&[(MUST, Passed), (SHOULD, ShouldFailed)]), Exit::Conformant);
-        assert_eq!(exit(&[(MUST, Passed), ("limits.empty-plaintext", InfoFailed)]), Exit::Conformant);
+        assert_eq!(
+            exit(&[(MUST, Passed), ("limits.empty-plaintext", InfoFailed)]),
+            Exit::Conformant
+        );
         assert_eq!(exit(&[(MUST, MustFailed), (SHOULD, NotRun)]), Exit::Failed);
         assert_eq!(exit(&[(MUST, MustFailed), (SHOULD, EngineError)]), Exit::Inconclusive);
         assert_eq!(exit(&[(MUST, NotRun), (SHOULD, Passed)]), Exit::Inconclusive);

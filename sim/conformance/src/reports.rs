@@ -61,8 +61,10 @@ impl FromStr for Destination {
     fn from_str(text: &str) -> Result<Self, String> {
         const WANTED: &str = "wanted junit:PATH, json:PATH, markdown:PATH or text:PATH, with - for \
                               standard output; or a path that ends with .xml, .json, .md or .txt";
-        let named = text.split_once(':').and_then(|(name, path)| Some((Format::named(name)?, path)));
-        let by_ending = || text.rsplit_once('.').and_then(|(_, end)| Some((Format::named(end)?, text)));
+        let named =
+            text.split_once(':').and_then(|(name, path)| Some((Format::named(name)?, path)));
+        let by_ending =
+            || text.rsplit_once('.').and_then(|(_, end)| Some((Format::named(end)?, text)));
         let (format, path) = named.or_else(by_ending).ok_or(WANTED)?;
         if path.is_empty() {
             return Err(WANTED.to_owned());

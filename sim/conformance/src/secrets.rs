@@ -24,11 +24,9 @@ pub fn has(text: &[u8], secret: &[u8]) -> bool {
 
 /// Base64 without the padding and without the last digit that depends on it.
 fn base64(bytes: &[u8], last_two: &[u8; 2]) -> Vec<u8> {
-    let digits = [
-        b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789".as_slice(),
-        last_two,
-    ]
-    .concat();
+    let digits =
+        [b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789".as_slice(), last_two]
+            .concat();
     let mut text = Vec::new();
     for three in bytes.chunks_exact(3) {
         let number = three.iter().fold(0usize, |sum, byte| sum << 8 | usize::from(*byte));

@@ -1,6 +1,136 @@
-//! stub
-/// stub
-#[derive(Debug, clap::Args)]
-pub struct Args {}
-/// stub
-pub async fn run(_a: Args) -> Result<bool, String> { Ok(true) }
+//! Shows that each check can fail: all of them, against the reference plugin and each of its mutants.
+
+mod stage;
+mod table;
+
+use std::collections::BTreeSet;
+use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::catalogue;
+use crate::cli::say;
+use crate::reference::mutant::{Also, MUTANTS, Mutant};
+use crate::report::Report;
+use crate::verdict::Verdict;
+use stage::Stage;
+
+/// What the self-test is told.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// Only these mutants, beside the reference.
+    #[arg(long, value_name = "NAME")]
+    mutant: Vec<String>,
+    /// How many plugins at a time; they mostly wait.
+    #[arg(long, value_name = "NUMBER", default_value_t = 12)]
+    jobs: usize,
+    /// For order and inputs.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    seed: u64,
+    /// The binary that serves the reference plugin [default: this one].
+    #[arg(long, value_name = "FILE", hide = true)]
+    binary: Option<PathBuf>,
+}
+
+/// What became of a mutant.
+struct Caught {
+    mutant: &'static Mutant,
+    /// What is wrong; none if it turned its check and its blast radius red, and nothing else.
+    fault: Option<String>,
+}
+
+/// Runs it and prints a table; whether all is as it should be.
+pub async fn run(args: Args) -> Result<bool, String> {
+    let begin = Instant::now();
+    let binary = match args.binary.clone() {
+        Some(binary) => binary,
+        None => std::env::current_exe().map_err(|error| error.to_string())?,
+    };
+    let mutants: Vec<&'static Mutant> = MUTANTS
+        .iter()
+        .filter(|mutant| args.mutant.is_empty() || args.mutant.contains(&mutant.fault.name()))
+        .collect();
+    if let Some(name) =
+        args.mutant.iter().find(|name| !MUTANTS.iter().any(|mutant| mutant.fault.name() == **name))
+    {
+        return Err(format!("there is no mutant {name:?}"));
+    }
+    let reference = Stage::start(&binary, None).await?.run(args.seed, true).await;
+    let green = table::reference(&reference);
+
+    let turns = Arc::new(Semaphore::new(args.jobs.max(1)));
+    let mut running = JoinSet::new();
+    for mutant in mutants {
+        let (turns, binary, seed) = (Arc::clone(&turns), binary.clone(), args.seed);
+        running.spawn(async move {
+            // Never closed.
+            let _turn = turns.acquire_owned().await;
+            let fault = match Stage::start(&binary, Some(mutant.fault)).await {
+                Ok(stage) => judge(mutant, &stage.run(seed, false).await),
+                Err(error) => Some(error),
+            };
+            Caught { mutant, fault }
+        });
+    }
+    let total = running.len();
+    let mut caught = Vec::new();
+    while let Some(ended) = running.join_next().await {
+        caught.push(ended.map_err(|error| error.to_string())?);
+        if std::io::stderr().is_terminal() {
+            let _ = write!(std::io::stderr(), "\r\x1b[K[{}/{total}] mutants", caught.len());
+        }
+    }
+    if std::io::stderr().is_terminal() {
+        let _ = write!(std::io::stderr(), "\r\x1b[K");
+    }
+    caught.sort_by_key(|caught| MUTANTS.iter().position(|m| m.fault == caught.mutant.fault));
+    say(&green.text);
+    say(&table::mutants(&caught));
+    let missed = caught.iter().filter(|caught| caught.fault.is_some()).count();
+    say(&format!(
+        "\n{} checks; reference {}; {} of {} mutants caught; {:.1} s\n",
+        catalogue::all().count(),
+        if green.is_green { "all green" } else { "NOT GREEN" },
+        caught.len() - missed,
+        caught.len(),
+        begin.elapsed().as_secs_f64()
+    ));
+    Ok(green.is_green && missed == 0)
+}
+
+/// What a report shows of a mutant that it should not, or the other way round.
+fn judge(mutant: &Mutant, report: &Report) -> Option<String> {
+    let ids = |wanted: fn(Verdict) -> bool| -> BTreeSet<&str> {
+        let checks = report.checks.iter().filter(|check| wanted(check.verdict));
+        checks.map(|check| check.id.as_str()).collect()
+    };
+    let red = ids(Verdict::is_failure);
+    let broken = ids(|verdict| verdict == Verdict::EngineError);
+    let mut faults = Vec::new();
+    if !red.contains(mutant.check) {
+        faults.push(format!("{} did not catch it", mutant.check));
+    }
+    if let Also::These(also) = mutant.also {
+        let expected: BTreeSet<&str> = also.iter().copied().chain([mutant.check]).collect();
+        faults.extend(
+            red.difference(&expected).map(|id| format!("{id} is red, too: {}", why(report, id))),
+        );
+        faults.extend(
+            expected
+                .difference(&red)
+                .filter(|id| **id != mutant.check)
+                .map(|id| format!("{id} is not red")),
+        );
+        faults.extend(broken.iter().map(|id| format!("{id} broke: {}", why(report, id))));
+    }
+    (!faults.is_empty()).then(|| faults.join("; "))
+}
+
+fn why<'a>(report: &'a Report, id: &str) -> &'a str {
+    let check = report.checks.iter().find(|check| check.id == id);
+    check.and_then(|check| check.reason.as_deref()).unwrap_or_default()
+}

@@ -62,9 +62,7 @@ impl From<Exit> for std::process::ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use super::Verdict::{
-        EngineError, InfoFailed, MustFailed, NotRun, Passed, ShouldFailed,
-    };
+    use super::Verdict::{EngineError, InfoFailed, MustFailed, NotRun, Passed, ShouldFailed};
 
     #[test]
     fn a_group_takes_the_greatest() {

@@ -17,7 +17,12 @@ pub(crate) const CHECKS: &[Check] = &[
         requirement: "Encrypt answers with the key_id that Status reports.",
         sources: &[
             lines(Kep, 149, 160, "the two must agree"),
-            lines(Config, 411, 453, "a seed whose key_id differs is thrown away, and the plugin unhealthy"),
+            lines(
+                Config,
+                411,
+                453,
+                "a seed whose key_id differs is thrown away, and the plugin unhealthy",
+            ),
         ],
         procedure: "Call Status and then Encrypt, ten times.",
         asserts: "The key_ids of each pair are equal, byte for byte.",
@@ -44,7 +49,12 @@ pub(crate) const CHECKS: &[Check] = &[
         sources: &[
             lines(Proto, 86, 87, "keys must be fully qualified domain names"),
             lines(Envelope, 449, 487, "refuses others"),
-            lines(DomainName, 60, 80, "lower-case labels of at most 63 bytes, 253 together; no slash"),
+            lines(
+                DomainName,
+                60,
+                80,
+                "lower-case labels of at most 63 bytes, 253 together; no slash",
+            ),
         ],
         procedure: "Encrypt.",
         asserts: "Each key follows the rules; no annotations are fine.",

@@ -28,7 +28,10 @@ pub(crate) const CHECKS: &[Check] = &[
         id: "errors.codes",
         level: Should,
         requirement: "Faults of the caller have a code that says so.",
-        sources: &[whole(StatusCodes, "INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION and others")],
+        sources: &[whole(
+            StatusCodes,
+            "INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION and others",
+        )],
         rationale: "kube-apiserver's metrics are labelled with the code; UNKNOWN and INTERNAL look like \
                     bugs.",
         procedure: "Decrypt garbage, an empty ciphertext and one that was tampered with.",

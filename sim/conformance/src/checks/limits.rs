@@ -184,13 +184,15 @@ async fn malformed_frames(cx: &Context) -> Outcome {
     let good = cx.connect().await?;
     good.status().await.or_failed("Status before")?;
     for (what, bytes) in broken() {
-        let mut raw = Raw::open(&settings.endpoints[0], settings.timeout, &[])
-            .await
-            .map_err(Stop::Failed)?;
+        let mut raw =
+            Raw::open(&settings.endpoints[0], settings.timeout, &[]).await.map_err(Stop::Failed)?;
         raw.send(&bytes).await.map_err(Stop::Failed)?;
         // Whatever the server makes of it, it has made it before the next call.
         let seen = raw.find(|frame| frame.kind == kind::GOAWAY || frame.stream == 1).await;
-        cx.note(format!("{what}: {}", seen.map_or_else(|end| end, |frame| format!("frame {}", frame.kind))));
+        cx.note(format!(
+            "{what}: {}",
+            seen.map_or_else(|end| end, |frame| format!("frame {}", frame.kind))
+        ));
         let what = format!("Status on another connection after {what}");
         good.status().await.or_failed(&what)?;
     }

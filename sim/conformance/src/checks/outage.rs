@@ -72,7 +72,12 @@ pub(crate) const CHECKS: &[Check] = &[
         level: Should,
         hooks: HOOKS,
         requirement: "Status shows the outage by an error of gRPC's, not by `healthz`.",
-        sources: &[lines(Config, 486, 507, "a key_id beside a bad healthz still extends the write seed")],
+        sources: &[lines(
+            Config,
+            486,
+            507,
+            "a key_id beside a bad healthz still extends the write seed",
+        )],
         rationale: "Otherwise writes go on for as long as the outage lasts, though no restarted apiserver \
                     could read them (kubernetes/kubernetes#138950).",
         procedure: "Take the KMS away; call Status until it fails.",
@@ -174,7 +179,8 @@ async fn calls_do_not_hang(cx: &Context) -> Outcome {
                 ("Encrypt", client.encrypt(&cx.seed(), cx.uid()).await.err()),
                 ("Decrypt", client.decrypt(back(&wrapped, cx.uid())).await.err()),
             ] {
-                if let Some(status) = ended.filter(|status| status.code() == Code::DeadlineExceeded) {
+                if let Some(status) = ended.filter(|status| status.code() == Code::DeadlineExceeded)
+                {
                     return Err(Stop::Failed(format!("{rpc}: {}", describe(&status))));
                 }
             }
@@ -223,7 +229,9 @@ async fn recovers_unaided(cx: &Context) -> Outcome {
         (answer == seed).then_some(())
     };
     if cx.poll(window, works).await.is_none() {
-        return Err(Stop::Failed(format!("not all calls worked {window:?} after the outage's end")));
+        return Err(Stop::Failed(format!(
+            "not all calls worked {window:?} after the outage's end"
+        )));
     }
     cx.note(format!("after {:.1?}", begin.elapsed()));
     Ok(())

@@ -109,7 +109,14 @@ async fn reported(cx: &Context) -> Result<Vec<String>, Stop> {
     let mut ids = Vec::new();
     for endpoint in 0..cx.settings().endpoints.len() {
         let client = cx.connect_to(endpoint).await?;
-        ids.push(client.status().await.or_failed("Status").map_err(|stop| at(cx, endpoint, stop))?.key_id);
+        ids.push(
+            client
+                .status()
+                .await
+                .or_failed("Status")
+                .map_err(|stop| at(cx, endpoint, stop))?
+                .key_id,
+        );
     }
     Ok(ids)
 }

@@ -81,8 +81,8 @@ pub(crate) const CHECKS: &[Check] = &[
 /// Waits until the plugin is well again.
 async fn up(cx: &Context) -> Result<(Client, String), Stop> {
     let well = cx.well_within(cx.settings().outage_window).await;
-    let (client, status) =
-        well.map_err(|seen| Stop::Failed(format!("it was not well again after the start: {seen}")))?;
+    let (client, status) = well
+        .map_err(|seen| Stop::Failed(format!("it was not well again after the start: {seen}")))?;
     Ok((client, status.key_id))
 }
 
@@ -185,7 +185,9 @@ async fn ready_only_when_serving(cx: &Context) -> Outcome {
     let connect = async || UnixStream::connect(&address).await.ok();
     let window = cx.settings().outage_window;
     let Some(stream) = cx.poll(window, connect).await else {
-        return Err(Stop::Failed("the socket could not be connected to after the start".to_owned()));
+        return Err(Stop::Failed(
+            "the socket could not be connected to after the start".to_owned(),
+        ));
     };
     drop(stream);
     let first = match cx.connect().await {

@@ -46,7 +46,12 @@ pub(crate) const CHECKS: &[Check] = &[
         requirement: "After the key_id has changed in Status, Encrypt answers with the new one.",
         sources: &[
             lines(Kep, 149, 160, "the two must agree"),
-            lines(Config, 411, 453, "a seed whose key_id differs is thrown away, and the plugin unhealthy"),
+            lines(
+                Config,
+                411,
+                453,
+                "a seed whose key_id differs is thrown away, and the plugin unhealthy",
+            ),
         ],
         procedure: "Call the hook; call Status and Encrypt in turn until the key_id differs from before; \
                     then until they agree; then fifteen times more.",
@@ -114,7 +119,9 @@ pub(crate) async fn rotated(cx: &Context) -> Result<(Client, String), Stop> {
 async fn after(cx: &Context, client: Client, before: &str) -> Result<(Client, String), Stop> {
     match changed(cx, &client, before, cx.settings().rotation_window).await {
         Some(id) => Ok((client, id)),
-        None => Err(Stop::NotRun("the key_id did not change: see rotation.key-id-changes".to_owned())),
+        None => {
+            Err(Stop::NotRun("the key_id did not change: see rotation.key-id-changes".to_owned()))
+        }
     }
 }
 
@@ -163,7 +170,9 @@ async fn status_encrypt_agree(cx: &Context) -> Outcome {
     while encrypt().await?.key_id != new {
         disagreed += 1;
         demand(begin.elapsed() < cx.settings().polls.unhealthy, || {
-            format!("Status reports the new key_id, Encrypt answered {disagreed} times with another")
+            format!(
+                "Status reports the new key_id, Encrypt answered {disagreed} times with another"
+            )
         })?;
         sleep(Duration::from_millis(50)).await;
     }

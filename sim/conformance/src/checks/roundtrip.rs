@@ -78,7 +78,8 @@ async fn binary(cx: &Context) -> Outcome {
         ("broken UTF-8", b"\xc3\x28\xa0\xa1\xe2\x28\xa1\xf0\x28\x8c\xbc".repeat(3)[..32].to_vec()),
         ("text with a NUL", b"text\0text text text text text\r\n\0".to_vec()),
     ] {
-        let wrapped = client.encrypt(&seed, cx.uid()).await.or_failed(&format!("Encrypt of {what}"))?;
+        let wrapped =
+            client.encrypt(&seed, cx.uid()).await.or_failed(&format!("Encrypt of {what}"))?;
         cx.unwraps_to(&client, &wrapped, &seed).await.map_err(|stop| match stop {
             Stop::Failed(why) => Stop::Failed(format!("{what}: {why}")),
             other => other,
@@ -104,7 +105,9 @@ async fn echoes_annotations(cx: &Context) -> Outcome {
         let request = OrderedDecryptRequest::new(&wrapped, cx.uid(), reversed);
         let what = if reversed { "Decrypt with the annotations in reverse" } else { "Decrypt" };
         let answer: DecryptResponse = client.unary("Decrypt", request).await.or_failed(what)?;
-        demand(answer.plaintext == seed, || format!("{what} answered something else than the seed"))?;
+        demand(answer.plaintext == seed, || {
+            format!("{what} answered something else than the seed")
+        })?;
     }
     Ok(())
 }

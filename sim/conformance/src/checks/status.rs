@@ -155,7 +155,8 @@ async fn key_id_stable(cx: &Context) -> Outcome {
 }
 
 /// Beginnings of what may not be shown to anybody.
-const SECRETS: [&str; 8] = ["-----BEGIN", "hvs.", "hvb.", "hvr.", "AKIA", "ghp_", "AGE-SECRET-KEY", "eyJ"];
+const SECRETS: [&str; 8] =
+    ["-----BEGIN", "hvs.", "hvb.", "hvr.", "AKIA", "ghp_", "AGE-SECRET-KEY", "eyJ"];
 
 async fn key_id_printable(cx: &Context) -> Outcome {
     let key_id = status(cx).await?.key_id;

@@ -61,7 +61,12 @@ pub(crate) const CHECKS: &[Check] = &[
         level: Must,
         requirement: "Two clients are served at once.",
         sources: &[
-            lines(Controller, 195, 218, "a reload builds the new client before the old one is closed"),
+            lines(
+                Controller,
+                195,
+                218,
+                "a reload builds the new client before the old one is closed",
+            ),
             lines(Config, 250, 250, "old connections live on for a grace period"),
         ],
         procedure: "Open two connections; call Status, Encrypt and Decrypt on each in turn.",
@@ -84,9 +89,8 @@ pub(crate) const CHECKS: &[Check] = &[
 
 async fn unix_h2c(cx: &Context) -> Outcome {
     let settings = cx.settings();
-    let mut raw = Raw::open(&settings.endpoints[0], settings.timeout, &[])
-        .await
-        .map_err(Stop::Failed)?;
+    let mut raw =
+        Raw::open(&settings.endpoints[0], settings.timeout, &[]).await.map_err(Stop::Failed)?;
     let missing = |what: &str| format!("no {what} came from the server");
     raw.find(|frame| frame.kind == kind::SETTINGS && frame.flags & END_OR_ACK == 0)
         .await
@@ -137,9 +141,8 @@ async fn reconnect(cx: &Context) -> Outcome {
     let second = cx.connect().await?;
     second.status().await.or_failed("Status after a connection was closed")?;
     drop(second);
-    let mut raw = Raw::open(&settings.endpoints[0], settings.timeout, &[])
-        .await
-        .map_err(Stop::Failed)?;
+    let mut raw =
+        Raw::open(&settings.endpoints[0], settings.timeout, &[]).await.map_err(Stop::Failed)?;
     let call = raw::empty_call(1, "localhost", &format!("{SERVICE}Status"));
     raw.send(&call[..call.len() / 2]).await.map_err(Stop::Failed)?;
     drop(raw);
@@ -165,7 +168,8 @@ async fn two_connections(cx: &Context) -> Outcome {
 
 async fn unknown_method(cx: &Context) -> Outcome {
     let client = cx.connect().await?;
-    let answer = client.unary::<StatusRequest, StatusResponse>("NoSuchMethod", StatusRequest {}).await;
+    let answer =
+        client.unary::<StatusRequest, StatusResponse>("NoSuchMethod", StatusRequest {}).await;
     match answer {
         Err(status) if status.code() == Code::Unimplemented => {}
         Err(status) => {

@@ -27,7 +27,12 @@ pub(super) fn write(report: &Report) -> String {
                 (Verdict::MustFailed, None) => "FAIL",
             };
             let id = &check.id;
-            let _ = writeln!(text, "  {mark:<6} {:<6} {id:<32} {} ms", check.level.name(), check.duration_ms);
+            let _ = writeln!(
+                text,
+                "  {mark:<6} {:<6} {id:<32} {} ms",
+                check.level.name(),
+                check.duration_ms
+            );
             let more = check.reason.iter().chain(&check.known_failing).chain(&check.evidence);
             for line in more.flat_map(|fact| fact.lines()) {
                 let _ = writeln!(text, "           {line}");

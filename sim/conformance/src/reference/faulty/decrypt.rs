@@ -1,0 +1,168 @@
+//! Decrypt, and its faults.
+
+use std::future::pending;
+use std::time::Duration;
+
+use kleidi_proto::kms::{DecryptRequest, DecryptResponse};
+use sha2::{Digest as _, Sha256};
+use tokio::time::sleep;
+use tonic::{Code, Status};
+
+use super::Faulty;
+use super::encrypt::{BIG, BOUND, SLASH};
+use crate::context::hex;
+use crate::reference::mutant::Fault;
+use crate::reference::plugin::{MAGIC, decrypt_with};
+
+pub(super) async fn decrypt(
+    this: &Faulty,
+    mut request: DecryptRequest,
+) -> Result<DecryptResponse, Status> {
+    this.recovers_slowly()?;
+    before(this, &request).await?;
+    take_off(this, &mut request)?;
+    if let Some(answer) = instead(this, &request) {
+        return answer;
+    }
+    let answer = this.plugin.decrypt(&request);
+    after(this, &request, answer).await
+}
+
+async fn before(this: &Faulty, request: &DecryptRequest) -> Result<(), Status> {
+    match this.fault {
+        Some(Fault::HangsOnAnnotations) if request.annotations.len() > 1000 => pending().await,
+        Some(Fault::HangsInOutage) if this.is_away() => pending().await,
+        Some(Fault::RefusesUidAgain)
+            if !this.process.uids.lock().insert((false, request.uid.clone())) =>
+        {
+            Err(Status::invalid_argument("this uid was used before"))
+        }
+        Some(Fault::BoundToConnection)
+            if !this.connection.issued.lock().contains(&request.ciphertext) =>
+        {
+            Err(Status::failed_precondition("not of this connection"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Takes off what Encrypt put on.
+fn take_off(this: &Faulty, request: &mut DecryptRequest) -> Result<(), Status> {
+    request.key_id = this.inward(&request.key_id);
+    match this.fault {
+        Some(Fault::AnnotationWithSlash) => {
+            request.annotations.remove(SLASH);
+        }
+        Some(Fault::AnnotationsTooLong) => {
+            request.annotations.remove(BIG);
+        }
+        Some(Fault::BoundToNode | Fault::KeyPerProcess) => {
+            let here = if this.has(Fault::BoundToNode) {
+                &this.process.name
+            } else {
+                &this.process.incarnation
+            };
+            if request.annotations.remove(BOUND).as_deref() != Some(here.as_bytes()) {
+                return Err(Status::failed_precondition("not encrypted here"));
+            }
+        }
+        Some(Fault::CiphertextTooLong) => unpad(&mut request.ciphertext, 1025),
+        Some(Fault::CiphertextOf1024) => unpad(&mut request.ciphertext, 1024),
+        _ => {}
+    }
+    Ok(())
+}
+
+/// The ciphertext without its padding, if that is whole.
+fn unpad(ciphertext: &mut Vec<u8>, padded: usize) {
+    if let ([begin @ .., high, low], true) = (ciphertext.as_slice(), ciphertext.len() == padded) {
+        let length = usize::from(u16::from_be_bytes([*high, *low]));
+        if begin.get(length..).is_some_and(|zeros| zeros.iter().all(|byte| *byte == 0)) {
+            ciphertext.truncate(length);
+        }
+    }
+}
+
+fn found(plaintext: &[u8]) -> Option<Result<DecryptResponse, Status>> {
+    Some(Ok(DecryptResponse { plaintext: plaintext.to_vec().into() }))
+}
+
+/// An answer in place of the reference's.
+fn instead(this: &Faulty, request: &DecryptRequest) -> Option<Result<DecryptResponse, Status>> {
+    let ciphertext = &request.ciphertext;
+    match this.fault {
+        Some(Fault::GarbageIsPlaintext)
+            if !ciphertext.is_empty() && !ciphertext.starts_with(MAGIC) =>
+        {
+            found(ciphertext)
+        }
+        Some(Fault::EmptyIsEmpty) if ciphertext.is_empty() => found(&[]),
+        Some(Fault::CachesByBeginning) => {
+            let memory = this.process.memory.lock();
+            let alike = memory.iter().find(|(known, (annotations, _))| {
+                known.len() == ciphertext.len()
+                    && known[..16] == ciphertext[..16]
+                    && *annotations == request.annotations
+            })?;
+            (!this.is_away()).then(|| found(&alike.1.1))?
+        }
+        Some(Fault::KnowsAnnouncedKeysOnly) => {
+            let keys = this.plugin.ring().keys().ok()?;
+            let wanted = keys.iter().find(|key| key.id == request.key_id)?.number;
+            let known = this.plugin.announced().ok()?.number;
+            (wanted > known).then(|| Err(Status::not_found("no key has this key_id")))
+        }
+        Some(Fault::ForgetsOldKeys) => {
+            let newest = this.plugin.ring().keys().ok()?.pop()?.id;
+            (newest != request.key_id).then(|| Err(Status::not_found("no key has this key_id")))
+        }
+        Some(Fault::KeyIdByBeginning) => {
+            let known = this.plugin.announced().ok()?.id;
+            let alike = request.key_id != known && request.key_id.get(..8) == known.get(..8);
+            alike.then(|| found(&Sha256::digest(ciphertext)))?
+        }
+        Some(Fault::ReusesKeyId) => {
+            let keys = this.plugin.ring().keys().ok()?;
+            let material = keys.iter().find(|key| key.id == request.key_id)?.material;
+            let alike = keys.iter().filter(|key| key.material == material);
+            alike.map(|key| decrypt_with(key, request)).find(Result::is_ok)
+        }
+        Some(Fault::IgnoresAnnotations) => {
+            let annotations = this.process.memory.lock().get(ciphertext)?.0.clone();
+            Some(this.plugin.decrypt(&DecryptRequest { annotations, ..request.clone() }))
+        }
+        _ => None,
+    }
+}
+
+async fn after(
+    this: &Faulty,
+    request: &DecryptRequest,
+    answer: Result<DecryptResponse, Status>,
+) -> Result<DecryptResponse, Status> {
+    match (this.fault, answer) {
+        (Some(Fault::AnswersLastSeed), Ok(answer)) => {
+            let last = this.connection.last_seed.lock().clone();
+            Ok(if last.is_empty() { answer } else { DecryptResponse { plaintext: last.into() } })
+        }
+        (Some(Fault::ZerosAreNone), Ok(answer)) if *answer.plaintext == [0; 32] => {
+            Ok(DecryptResponse::default())
+        }
+        (Some(Fault::CrossesAnswers), Ok(answer)) => {
+            *this.process.place.lock() = answer.plaintext.to_vec();
+            sleep(Duration::from_millis(1)).await;
+            Ok(DecryptResponse { plaintext: this.process.place.lock().clone().into() })
+        }
+        (Some(Fault::UnknownKeyIsOutage), Err(status)) if status.code() == Code::NotFound => {
+            Err(Status::unavailable("no key has this key_id; try again later"))
+        }
+        (Some(Fault::GarbageIsInternal), Err(status)) if status.code() == Code::InvalidArgument => {
+            Err(Status::internal(format!("cannot decrypt {} bytes", request.ciphertext.len())))
+        }
+        (Some(Fault::TellsPlaintext), Err(status)) => {
+            let last = hex(&this.connection.last_seed.lock());
+            Err(Status::new(status.code(), format!("{}; last was {last}", status.message())))
+        }
+        (_, answer) => answer,
+    }
+}
