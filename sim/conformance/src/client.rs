@@ -32,15 +32,20 @@ const RECEIVES: usize = 4 << 20;
 impl Client {
     /// Connects and begins HTTP/2.
     pub async fn connect(endpoint: &Endpoint, limit: Duration) -> Result<Self, String> {
-        let opened = async {
-            let stream =
-                UnixStream::connect(endpoint.address()).await.map_err(|e| e.to_string())?;
-            Connection::open(stream).await.map_err(|e| e.to_string())
-        };
-        match timeout(limit, opened).await {
-            Ok(Ok(connection)) => Ok(Self { connection, timeout: limit, receives: RECEIVES }),
+        let connecting = UnixStream::connect(endpoint.address());
+        match timeout(limit, connecting).await {
+            Ok(Ok(stream)) => Self::over(stream, limit).await,
             Ok(Err(error)) => Err(format!("cannot connect to {endpoint}: {error}")),
             Err(_) => Err(format!("cannot connect to {endpoint} within {limit:?}")),
+        }
+    }
+
+    /// Begins HTTP/2 on a connection; `limit` is for this, and for each call.
+    pub async fn over(stream: UnixStream, limit: Duration) -> Result<Self, String> {
+        match timeout(limit, Connection::open(stream)).await {
+            Ok(Ok(connection)) => Ok(Self { connection, timeout: limit, receives: RECEIVES }),
+            Ok(Err(error)) => Err(format!("HTTP/2 does not begin: {error}")),
+            Err(_) => Err(format!("HTTP/2 does not begin within {limit:?}")),
         }
     }
 

@@ -23,6 +23,8 @@ pub mod kind {
     pub const PING: u8 = 6;
     /// The connection ends.
     pub const GOAWAY: u8 = 7;
+    /// The other side may send more.
+    pub const WINDOW_UPDATE: u8 = 8;
 }
 
 /// END_STREAM of DATA; ACK of SETTINGS and PING.
@@ -56,9 +58,15 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The frames of a gRPC call with an empty message; texts are shorter than 127 bytes.
+/// The frames of a gRPC call with an empty message; see [`call`].
 #[must_use]
 pub fn empty_call(stream: u32, authority: &str, path: &str) -> Vec<u8> {
+    call(stream, authority, path, &[])
+}
+
+/// The frames of a gRPC call with a protobuf message; texts are shorter than 127 bytes.
+#[must_use]
+pub fn call(stream: u32, authority: &str, path: &str, message: &[u8]) -> Vec<u8> {
     let mut block = vec![0x83, 0x86];
     text(&mut block, 0x04, path);
     text(&mut block, 0x01, authority);
@@ -68,7 +76,8 @@ pub fn empty_call(stream: u32, authority: &str, path: &str) -> Vec<u8> {
         block.extend(value.as_bytes());
     }
     let mut bytes = frame(kind::HEADERS, END_HEADERS, stream, &block);
-    bytes.extend(frame(kind::DATA, END_OR_ACK, stream, &[0; 5]));
+    let length = u32::try_from(message.len()).unwrap_or(0).to_be_bytes();
+    bytes.extend(frame(kind::DATA, END_OR_ACK, stream, &[&[0], &length[..], message].concat()));
     bytes
 }
 
@@ -133,7 +142,8 @@ impl Raw {
         timeout(limit, search).await.unwrap_or_else(|_| Err(format!("not within {limit:?}")))
     }
 
-    async fn next(&mut self) -> std::io::Result<Frame> {
+    /// Reads a frame; an error is the end.
+    pub async fn next(&mut self) -> std::io::Result<Frame> {
         let mut header = [0; 9];
         self.stream.read_exact(&mut header).await?;
         let number =

@@ -26,7 +26,7 @@ pub struct Args {
     #[arg(long, value_name = "NAME")]
     mutant: Vec<String>,
     /// How many plugins at a time; they mostly wait.
-    #[arg(long, value_name = "NUMBER", default_value_t = 12)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 16)]
     jobs: usize,
     /// For order and inputs.
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]

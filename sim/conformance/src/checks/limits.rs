@@ -143,6 +143,7 @@ async fn oversize_request(cx: &Context) -> Outcome {
             code => cx.note(code_name(code)),
         },
     }
+    drop(client);
     cx.connect().await?.status().await.or_failed("Status afterwards")?;
     Ok(())
 }
@@ -159,6 +160,7 @@ async fn many_annotations(cx: &Context) -> Outcome {
         }
         Err(status) => cx.note(code_name(status.code())),
     }
+    drop(client);
     cx.connect().await?.status().await.or_failed("Status afterwards")?;
     Ok(())
 }

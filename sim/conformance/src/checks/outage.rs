@@ -138,14 +138,16 @@ async fn shown(cx: &Context, client: &Client) -> Option<Code> {
 async fn encrypt_honest(cx: &Context) -> Outcome {
     let (client, _) = cx.well().await?;
     cx.hook(Hook::BackendDown).await?;
-    let mut answered = Vec::new();
+    let (mut answered, mut refused) = (Vec::new(), Vec::new());
     for _ in 0..10 {
         let seed = cx.seed();
         match client.encrypt(&seed, cx.uid()).await {
             Ok(wrapped) => answered.push((wrapped, seed)),
-            Err(status) => cx.note(code_name(status.code())),
+            Err(status) => refused.push(code_name(status.code())),
         }
     }
+    refused.dedup();
+    cx.note(format!("refused with {refused:?}"));
     let (client, answered) = over(cx, Hook::BackendUp, Ok(answered)).await?;
     cx.note(format!("{} of 10 were answered during the outage", answered.len()));
     for (wrapped, seed) in answered {

@@ -1,17 +1,17 @@
 //! The plugin's process ends and begins.
 
-use std::error::Error as _;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::net::UnixStream;
-use tokio::task::JoinSet;
-use tonic::{Code, Status};
 
 use crate::check::Level::{Must, Should};
 use crate::check::Profile::Restart;
 use crate::check::{Check, Outcome, Stop};
-use crate::client::{Client, describe};
+use crate::client::Client;
 use crate::context::{Context, Demand as _, demand};
 use crate::hooks::Hook;
+use crate::load::Load;
 use crate::source::Document::{Envelope, Kep};
 use crate::source::lines;
 
@@ -60,7 +60,8 @@ pub(crate) const CHECKS: &[Check] = &[
         requirement: "Calls in flight at a stop are answered.",
         rationale: "An upgrade of the plugin should not be seen by anybody.",
         procedure: "Keep eight Encrypts going on one connection; stop.",
-        asserts: "Each ends with OK or UNAVAILABLE, or was turned away before it began; none is cut off.",
+        asserts: "Each that the server has begun is answered, whichever way; GOAWAY tells which it has not \
+                  begun.",
         run: |cx| Box::pin(graceful_drain(cx)),
         ..Check::DEFAULT
     },
@@ -118,63 +119,32 @@ async fn stale_socket(cx: &Context) -> Outcome {
     ended
 }
 
-/// How a call ended when the plugin stopped.
-#[derive(Debug, PartialEq, Eq)]
-enum End {
-    /// With an answer that a stopping plugin may give, or before it began.
-    InOrder,
-    /// With its connection, in the middle.
-    CutOff(String),
-}
-
-fn end(status: &Status) -> End {
-    let mut cause = status.source();
-    while let Some(error) = cause {
-        if error.downcast_ref::<hyper::Error>().is_some_and(|e| e.is_canceled() || e.is_closed()) {
-            return End::InOrder;
-        }
-        if let Some(error) = error.downcast_ref::<h2::Error>() {
-            let turned_away = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR)
-                || error.reason() == Some(h2::Reason::REFUSED_STREAM);
-            if turned_away {
-                return End::InOrder;
-            }
-        }
-        cause = error.source();
-    }
-    if status.code() == Code::Unavailable && status.source().is_none() {
-        return End::InOrder;
-    }
-    End::CutOff(describe(status))
-}
-
 async fn graceful_drain(cx: &Context) -> Outcome {
-    let (client, _) = cx.well().await?;
-    let mut tasks = JoinSet::new();
-    for _ in 0..8 {
-        let (client, seed, uid) = (client.clone(), cx.seed(), cx.uid());
-        tasks.spawn(async move {
-            let mut answered = 0;
-            loop {
-                match client.encrypt(&seed, uid.clone()).await {
-                    Ok(_) => answered += 1,
-                    Err(status) => return (answered, end(&status)),
-                }
-            }
-        });
-    }
+    cx.well().await?;
+    let settings = cx.settings();
+    let load = Load::begin(&settings.endpoints[0], settings.timeout).await.map_err(Stop::NotRun)?;
+    let answered = Arc::clone(&load.answered);
+    let running = tokio::spawn(load.run());
+    // It is under way.
+    let busy = async || (answered.load(Ordering::SeqCst) >= 32).then_some(());
+    cx.poll(settings.timeout, busy).await;
+    let before = answered.load(Ordering::SeqCst);
     cx.hook(Hook::Stop).await?;
-    // Without the old connection a client may wait for ever: the tasks end by its end.
-    let ended = tokio::time::timeout(cx.settings().timeout, tasks.join_all()).await;
+    let cut_off = tokio::time::timeout(settings.timeout, running).await;
     cx.hook(Hook::Start).await?;
     up(cx).await?;
-    let ended = ended.map_err(|_| Stop::Failed("calls went on after the stop".to_owned()))?;
-    cx.note(format!("{} were answered", ended.iter().map(|(answered, _)| answered).sum::<usize>()));
-    let cut = ended.into_iter().find_map(|(_, end)| match end {
-        End::CutOff(how) => Some(how),
-        End::InOrder => None,
-    });
-    demand(cut.is_none(), || format!("a call was cut off: {}", cut.unwrap_or_default()))
+    cx.note(format!(
+        "{before} calls were answered before the stop, {} in all",
+        answered.load(Ordering::SeqCst)
+    ));
+    match cut_off {
+        Ok(Ok(0)) => {
+            demand(before >= 32, || "hardly a call was answered before the stop".to_owned())
+        }
+        Ok(Ok(calls)) => Err(Stop::Failed(format!("{calls} calls were cut off"))),
+        Ok(Err(error)) => Err(Stop::Broken(error.to_string())),
+        Err(_) => Err(Stop::Failed("the connection lived on after the stop".to_owned())),
+    }
 }
 
 async fn ready_only_when_serving(cx: &Context) -> Outcome {
@@ -189,10 +159,9 @@ async fn ready_only_when_serving(cx: &Context) -> Outcome {
             "the socket could not be connected to after the start".to_owned(),
         ));
     };
-    drop(stream);
-    let first = match cx.connect().await {
+    let first = match Client::over(stream, cx.settings().timeout).await {
         Ok(client) => client.status().await.or_failed("the first Status after the start"),
-        Err(stop) => Err(stop),
+        Err(error) => Err(Stop::Failed(error)),
     };
     up(cx).await?;
     first.map(|_| ())

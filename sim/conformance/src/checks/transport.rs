@@ -51,7 +51,7 @@ pub(crate) const CHECKS: &[Check] = &[
             "TestIntermittentConnectionLoss: one client outlives its connections",
         )],
         procedure: "Call Status; close in order; call on a new connection; break off in the middle of \
-                    a frame; call on a new connection.",
+                    a call; call on a new connection.",
         asserts: "Each call is answered with OK.",
         run: |cx| Box::pin(reconnect(cx)),
         ..Check::DEFAULT
@@ -100,6 +100,7 @@ async fn unix_h2c(cx: &Context) -> Outcome {
     raw.find(|frame| frame.kind == kind::PING && frame.payload == b"12345678")
         .await
         .map_err(|error| Stop::Failed(format!("{}: {error}", missing("answer to PING"))))?;
+    drop(raw);
     match cx.connect().await?.status().await {
         Err(status) if status.source().is_some() || status.code() == Code::DeadlineExceeded => {
             Err(Stop::Failed(format!("Status got no answer of gRPC's: {}", describe(&status))))
@@ -144,7 +145,7 @@ async fn reconnect(cx: &Context) -> Outcome {
     let mut raw =
         Raw::open(&settings.endpoints[0], settings.timeout, &[]).await.map_err(Stop::Failed)?;
     let call = raw::empty_call(1, "localhost", &format!("{SERVICE}Status"));
-    raw.send(&call[..call.len() / 2]).await.map_err(Stop::Failed)?;
+    raw.send(&call[..call.len() - 3]).await.map_err(Stop::Failed)?;
     drop(raw);
     let third = cx.connect().await?;
     third.status().await.or_failed("Status after a connection was broken off")?;

@@ -33,6 +33,13 @@ pub(super) const LATE_NODE: Duration = Duration::from_millis(3750);
 const SLOW_RECOVERY: Duration = Duration::from_millis(2000);
 const BEFORE_READY: Duration = Duration::from_millis(300);
 
+/// What a call of Encrypt was about.
+struct Remembered {
+    key_id: String,
+    annotations: BTreeMap<String, Vec<u8>>,
+    plaintext: Vec<u8>,
+}
+
 /// What faults need to know of the process.
 pub struct Process {
     /// Which of several plugins.
@@ -47,8 +54,8 @@ pub struct Process {
     in_flight: AtomicUsize,
     /// The plaintext that calls overwrite for each other.
     place: Mutex<Vec<u8>>,
-    /// What was encrypted: annotations and plaintext by ciphertext.
-    memory: Mutex<BTreeMap<Vec<u8>, (BTreeMap<String, Vec<u8>>, Vec<u8>)>>,
+    /// What was encrypted, by ciphertext.
+    memory: Mutex<BTreeMap<Vec<u8>, Remembered>>,
     uids: Mutex<BTreeSet<(bool, String)>>,
     away: AtomicBool,
     outages: AtomicUsize,

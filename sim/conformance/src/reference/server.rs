@@ -147,7 +147,8 @@ impl Server {
         }
         let mut stopping = self.stopping.subscribe();
         let mut ended = self.ended.subscribe();
-        let connection = self.connection(stream);
+        let begun = Arc::new(AtomicBool::new(false));
+        let connection = self.connection(stream, Arc::clone(&begun));
         tokio::pin!(connection);
         let outcome = tokio::select! {
             biased;
@@ -159,13 +160,14 @@ impl Server {
             }
         };
         if let Err(error) = outcome {
-            self.broken(&error);
+            self.broken(&error, begun.load(Ordering::SeqCst));
         }
     }
 
     fn connection(
         &self,
         stream: UnixStream,
+        begun: Arc<AtomicBool>,
     ) -> http2::Connection<TokioIo<UnixStream>, front::Service, TokioExecutor> {
         let service = KeyManagementServiceServer::new(Faulty {
             plugin: Arc::clone(&self.plugin),
@@ -178,12 +180,12 @@ impl Server {
         } else {
             service
         };
-        let front = front::Service::new(service, Arc::clone(&self.front));
+        let front = front::Service::new(service, Arc::clone(&self.front), begun);
         http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), front)
     }
 
     /// A connection did not end in order.
-    fn broken(&self, error: &hyper::Error) {
+    fn broken(&self, error: &hyper::Error, begun: bool) {
         let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
         let mut protocol = false;
         while let Some(error) = cause {
@@ -194,7 +196,9 @@ impl Server {
             Some(Fault::ProtocolErrorEndsAll) if protocol => {
                 self.ended.send_modify(|count| *count += 1);
             }
-            Some(Fault::BusyAfterBrokenConnection) => self.busy.store(true, Ordering::SeqCst),
+            Some(Fault::BusyAfterBrokenConnection) if begun => {
+                self.busy.store(true, Ordering::SeqCst)
+            }
             _ => {}
         }
     }

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use nix::sys::stat::Mode;
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 use crate::catalogue;
+use crate::client::{Client, describe};
 use crate::context::{Load, Polls, Settings};
 use crate::endpoint::Endpoint;
 use crate::hooks::{Hook, Hooks};
@@ -22,6 +24,9 @@ const ROTATION_WINDOW: Duration = Duration::from_secs(3);
 const OUTAGE_WINDOW: Duration = Duration::from_secs(4);
 const POLLS: Polls =
     Polls { healthy: Duration::from_millis(1000), unhealthy: Duration::from_millis(1000) };
+
+/// How long they may take to come up.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The plugins run until it is dropped.
 pub(super) struct Stage {
@@ -50,16 +55,29 @@ impl Stage {
         );
         hooks.run(Hook::Start).await?;
         for endpoint in stage.endpoints()? {
-            let address = endpoint.address();
-            let up = async {
-                while tokio::net::UnixStream::connect(&address).await.is_err() {
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
-            };
-            let in_time = tokio::time::timeout(Duration::from_secs(60), up).await;
-            in_time.map_err(|_| format!("{endpoint} did not come up within a minute"))?;
+            stage.up(&endpoint).await?;
         }
         Ok(stage)
+    }
+
+    /// Waits until Status is answered; some mutants never do, and are taken as they are.
+    async fn up(&self, endpoint: &Endpoint) -> Result<(), String> {
+        let never = [Some(Fault::SpeaksNoHttp2), Some(Fault::RefusesLocalhost)];
+        let begin = Instant::now();
+        loop {
+            let seen = match Client::connect(endpoint, PATIENCE).await {
+                Ok(_) if never.contains(&self.fault) => return Ok(()),
+                Ok(client) => match client.status().await {
+                    Ok(_) => return Ok(()),
+                    Err(status) => describe(&status),
+                },
+                Err(error) => error,
+            };
+            if begin.elapsed() > PATIENCE {
+                return Err(format!("{endpoint} did not come up within {PATIENCE:?}: {seen}"));
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     fn endpoints(&self) -> Result<Vec<Endpoint>, String> {
@@ -106,7 +124,7 @@ impl Stage {
 
     /// Runs all checks; with the full load, or a lighter one that shows the same.
     pub(super) async fn run(self, seed: u64, full: bool) -> Report {
-        let light = Load { parallel: 32, rounds: 4, cancelled: 200, samples: 160 };
+        let light = Load { parallel: 32, rounds: 4, cancelled: 160, samples: 160 };
         let settings = Settings {
             endpoints: self.endpoints().unwrap_or_default(),
             timeout: Duration::from_secs(3),

@@ -73,14 +73,17 @@ fn take_off(this: &Faulty, request: &mut DecryptRequest) -> Result<(), Status> {
     Ok(())
 }
 
-/// The ciphertext without its padding, if that is whole.
+/// The ciphertext without its padding; nothing, if that is not whole.
 fn unpad(ciphertext: &mut Vec<u8>, padded: usize) {
-    if let ([begin @ .., high, low], true) = (ciphertext.as_slice(), ciphertext.len() == padded) {
-        let length = usize::from(u16::from_be_bytes([*high, *low]));
-        if begin.get(length..).is_some_and(|zeros| zeros.iter().all(|byte| *byte == 0)) {
-            ciphertext.truncate(length);
+    let length = match ciphertext.as_slice() {
+        [begin @ .., high, low] if ciphertext.len() == padded => {
+            let length = usize::from(u16::from_be_bytes([*high, *low]));
+            let zeros = begin.get(length..).is_some_and(|rest| rest.iter().all(|byte| *byte == 0));
+            if zeros { length } else { 0 }
         }
-    }
+        _ => 0,
+    };
+    ciphertext.truncate(length);
 }
 
 fn found(plaintext: &[u8]) -> Option<Result<DecryptResponse, Status>> {
@@ -99,12 +102,13 @@ fn instead(this: &Faulty, request: &DecryptRequest) -> Option<Result<DecryptResp
         Some(Fault::EmptyIsEmpty) if ciphertext.is_empty() => found(&[]),
         Some(Fault::CachesByBeginning) => {
             let memory = this.process.memory.lock();
-            let alike = memory.iter().find(|(known, (annotations, _))| {
+            let (_, alike) = memory.iter().find(|(known, remembered)| {
                 known.len() == ciphertext.len()
-                    && known[..16] == ciphertext[..16]
-                    && *annotations == request.annotations
+                    && known.iter().zip(ciphertext).take(16).all(|(one, other)| one == other)
+                    && remembered.annotations == request.annotations
+                    && remembered.key_id == request.key_id
             })?;
-            (!this.is_away()).then(|| found(&alike.1.1))?
+            (!this.is_away()).then(|| found(&alike.plaintext))?
         }
         Some(Fault::KnowsAnnouncedKeysOnly) => {
             let keys = this.plugin.ring().keys().ok()?;
@@ -128,7 +132,7 @@ fn instead(this: &Faulty, request: &DecryptRequest) -> Option<Result<DecryptResp
             alike.map(|key| decrypt_with(key, request)).find(Result::is_ok)
         }
         Some(Fault::IgnoresAnnotations) => {
-            let annotations = this.process.memory.lock().get(ciphertext)?.0.clone();
+            let annotations = this.process.memory.lock().get(ciphertext)?.annotations.clone();
             Some(this.plugin.decrypt(&DecryptRequest { annotations, ..request.clone() }))
         }
         _ => None,

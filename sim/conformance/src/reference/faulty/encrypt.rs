@@ -7,7 +7,7 @@ use kleidi_proto::kms::{EncryptRequest, EncryptResponse};
 use tokio::time::sleep;
 use tonic::Status;
 
-use super::Faulty;
+use super::{Faulty, Remembered};
 use crate::context::hex;
 use crate::reference::mutant::Fault;
 use crate::reference::plugin::MAGIC;
@@ -27,7 +27,9 @@ pub(super) async fn encrypt(
     this.recovers_slowly()?;
     let mut answer = match this.fault {
         Some(Fault::NoRequestLimit) => {
-            this.plugin.encrypt_with(&this.plugin.announced()?, &request.plaintext)
+            // The beginning is enough to show it, and takes no seconds.
+            let length = request.plaintext.len().min(4096);
+            this.plugin.encrypt_with(&this.plugin.announced()?, &request.plaintext[..length])
         }
         Some(Fault::EncryptLags) => this
             .plugin
@@ -60,8 +62,8 @@ async fn before(this: &Faulty, request: &EncryptRequest) -> Result<(), Status> {
             let _ = writeln!(std::io::stderr(), "plaintext={}", hex(&request.plaintext));
             Ok(())
         }
-        // So that calls are under way when the process ends.
-        Some(Fault::DropsCallsAtStop) => {
+        // So that calls are under way when the process ends, or Status comes.
+        Some(Fault::DropsCallsAtStop | Fault::StatusWaitsForIdle) => {
             sleep(Duration::from_millis(5)).await;
             Ok(())
         }
@@ -109,8 +111,12 @@ fn remember(this: &Faulty, request: &EncryptRequest, answer: &EncryptResponse) {
             this.connection.last_seed.lock().clone_from(&request.plaintext);
         }
         Some(Fault::CachesByBeginning | Fault::IgnoresAnnotations) => {
-            let what = (answer.annotations.clone(), request.plaintext.clone());
-            this.process.memory.lock().insert(answer.ciphertext.clone(), what);
+            let remembered = Remembered {
+                key_id: answer.key_id.clone(),
+                annotations: answer.annotations.clone(),
+                plaintext: request.plaintext.clone(),
+            };
+            this.process.memory.lock().insert(answer.ciphertext.clone(), remembered);
         }
         _ => {}
     }

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use http::{HeaderMap, HeaderValue, Request, Response};
@@ -40,12 +41,18 @@ impl Front {
 pub struct Service {
     inner: KeyManagementServiceServer<Faulty>,
     front: Arc<Front>,
+    /// Whether a call has begun on the connection.
+    begun: Arc<AtomicBool>,
 }
 
 impl Service {
     /// In front of `inner`.
-    pub fn new(inner: KeyManagementServiceServer<Faulty>, front: Arc<Front>) -> Self {
-        Self { inner, front }
+    pub fn new(
+        inner: KeyManagementServiceServer<Faulty>,
+        front: Arc<Front>,
+        begun: Arc<AtomicBool>,
+    ) -> Self {
+        Self { inner, front, begun }
     }
 }
 
@@ -55,6 +62,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
+        self.begun.store(true, Ordering::SeqCst);
         Box::pin(self.clone().answer(request))
     }
 }
