@@ -174,7 +174,7 @@ async fn one(
     progress.ends(check.id);
     let evidence = context.evidence();
     let duration_ms = millis(begin.elapsed());
-    CheckReport { evidence, duration_ms, ..CheckReport::new(check, verdict, reason) }
+    CheckReport { duration_ms, evidence, ..CheckReport::new(check, verdict, reason) }
 }
 
 /// Which flags are missing.

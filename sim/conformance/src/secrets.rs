@@ -13,8 +13,8 @@ pub fn has(text: &[u8], secret: &[u8]) -> bool {
         secret.to_vec(),
         hex.to_uppercase().into_bytes(),
         hex.into_bytes(),
-        base64(secret, b"+/"),
-        base64(secret, b"-_"),
+        base64(secret, *b"+/"),
+        base64(secret, *b"-_"),
         numbers(", "),
         numbers(" "),
         numbers(","),
@@ -23,9 +23,9 @@ pub fn has(text: &[u8], secret: &[u8]) -> bool {
 }
 
 /// Base64 without the padding and without the last digit that depends on it.
-fn base64(bytes: &[u8], last_two: &[u8; 2]) -> Vec<u8> {
+fn base64(bytes: &[u8], last_two: [u8; 2]) -> Vec<u8> {
     let digits =
-        [b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789".as_slice(), last_two]
+        [b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789".as_slice(), &last_two]
             .concat();
     let mut text = Vec::new();
     for three in bytes.chunks_exact(3) {

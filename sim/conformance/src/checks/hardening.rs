@@ -1,5 +1,6 @@
 //! The socket's file, reflection and the log. On the plugin's own machine only.
 
+use std::future::ready;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
@@ -26,7 +27,7 @@ pub(crate) const CHECKS: &[Check] = &[
         rationale: WHO,
         procedure: "Look at the socket's mode. Not run for an abstract socket, which has none.",
         asserts: "No permission for others.",
-        run: |cx| Box::pin(socket_mode(cx)),
+        run: |cx| Box::pin(ready(socket_mode(cx))),
         ..Check::DEFAULT
     },
     Check {
@@ -37,7 +38,7 @@ pub(crate) const CHECKS: &[Check] = &[
         rationale: "kube-apiserver would hand its seeds to whoever listens there.",
         procedure: "Look at the mode of the socket's directory. Not run for an abstract socket.",
         asserts: "Not writable for others, nor for the group, unless sticky.",
-        run: |cx| Box::pin(socket_dir(cx)),
+        run: |cx| Box::pin(ready(socket_dir(cx))),
         ..Check::DEFAULT
     },
     Check {
@@ -65,6 +66,13 @@ pub(crate) const CHECKS: &[Check] = &[
     },
 ];
 
+/// Any permission for others.
+const OTHERS: u32 = 0o007;
+/// To write, for the group and for others.
+const OTHERS_WRITE: u32 = 0o022;
+/// Only its owner removes a file from the directory.
+const STICKY: u32 = 0o1000;
+
 fn file(cx: &Context) -> Result<PathBuf, Stop> {
     let file = cx.settings().endpoints[0].file();
     file.map(Into::into).ok_or_else(|| Stop::NotRun("an abstract socket has no file".to_owned()))
@@ -75,20 +83,20 @@ fn mode(path: &std::path::Path) -> Result<u32, Stop> {
     looked.map_err(|error| Stop::Broken(format!("cannot look at {}: {error}", path.display())))
 }
 
-async fn socket_mode(cx: &Context) -> Outcome {
+fn socket_mode(cx: &Context) -> Outcome {
     let mode = mode(&file(cx)?)?;
     cx.note(format!("mode {mode:04o}"));
-    demand(mode & 0o007 == 0, || format!("the socket's mode is {mode:04o}: others may use it"))
+    demand(mode & OTHERS == 0, || format!("the socket's mode is {mode:04o}: others may use it"))
 }
 
-async fn socket_dir(cx: &Context) -> Outcome {
+fn socket_dir(cx: &Context) -> Outcome {
     let file = file(cx)?;
     let Some(directory) = file.parent() else {
         return Err(Stop::Broken(format!("{} has no directory", file.display())));
     };
     let mode = mode(directory)?;
     cx.note(format!("mode {mode:04o}"));
-    demand(mode & 0o022 == 0 || mode & 0o1000 != 0, || {
+    demand(mode & OTHERS_WRITE == 0 || mode & STICKY != 0, || {
         format!("the mode of {} is {mode:04o}: others may replace the socket", directory.display())
     })
 }

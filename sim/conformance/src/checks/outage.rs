@@ -198,7 +198,10 @@ async fn status_reports(cx: &Context) -> Outcome {
     cx.hook(Hook::BackendDown).await?;
     let begin = Instant::now();
     let seen = match shown(cx, &client).await {
-        Some(code) => Ok(cx.note(format!("{} after {:.1?}", code_name(code), begin.elapsed()))),
+        Some(code) => {
+            cx.note(format!("{} after {:.1?}", code_name(code), begin.elapsed()));
+            Ok(())
+        }
         None => Err(Stop::Failed("Status went on saying ok for the whole window".to_owned())),
     };
     over(cx, Hook::BackendUp, seen).await.map(|_| ())
@@ -209,7 +212,10 @@ async fn status_is_error(cx: &Context) -> Outcome {
     cx.hook(Hook::BackendDown).await?;
     let look = async || client.status().await.err().map(|status| status.code());
     let seen = match cx.poll(cx.settings().outage_window, look).await {
-        Some(code) => Ok(cx.note(code_name(code))),
+        Some(code) => {
+            cx.note(code_name(code));
+            Ok(())
+        }
         None => Err(Stop::Failed("Status did not fail in the whole window".to_owned())),
     };
     over(cx, Hook::BackendUp, seen).await.map(|_| ())
@@ -243,7 +249,10 @@ async fn decrypt_permission_lost(cx: &Context) -> Outcome {
     let (client, _) = cx.well().await?;
     cx.hook(Hook::DenyDecrypt).await?;
     let seen = match shown(cx, &client).await {
-        Some(code) => Ok(cx.note(code_name(code))),
+        Some(code) => {
+            cx.note(code_name(code));
+            Ok(())
+        }
         None => Err(Stop::Failed("Status went on saying ok for the whole window".to_owned())),
     };
     over(cx, Hook::AllowDecrypt, seen).await.map(|_| ())

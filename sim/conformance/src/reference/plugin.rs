@@ -105,25 +105,7 @@ impl Plugin {
         if request.plaintext.len() > PLAINTEXT_BYTES_MAX {
             return Err(Status::invalid_argument("the plaintext has more than 4096 bytes"));
         }
-        self.encrypt_with(&self.announced()?, &request.plaintext)
-    }
-
-    /// Encrypt with this key, whatever the size.
-    pub fn encrypt_with(&self, key: &Key, plaintext: &[u8]) -> Result<EncryptResponse, Status> {
-        let mut random = [0; NONCE + 8];
-        getrandom::fill(&mut random).map_err(|error| Status::internal(error.to_string()))?;
-        let (nonce, call) = random.split_at(NONCE);
-        // Two, one of them empty: what a plugin may legally send.
-        let annotations: BTreeMap<String, Vec<u8>> = [
-            ("call.reference.example".to_owned(), call.to_vec()),
-            ("empty.reference.example".to_owned(), Vec::new()),
-        ]
-        .into();
-        let sealed = cipher(key)?
-            .encrypt(&iv(nonce)?, Payload { msg: plaintext, aad: &aad(&key.id, &annotations) })
-            .map_err(|_| Status::internal("AES-GCM does not encrypt"))?;
-        let ciphertext = [MAGIC, nonce, &sealed].concat();
-        Ok(EncryptResponse { ciphertext, key_id: key.id.clone(), annotations })
+        encrypt_with(&self.announced()?, &request.plaintext)
     }
 
     /// Decrypt, with the key that is named.
@@ -135,6 +117,24 @@ impl Plugin {
         let key = key.ok_or_else(|| Status::not_found("no key has this key_id"))?;
         decrypt_with(key, request)
     }
+}
+
+/// Encrypts with this key, whatever the size.
+pub fn encrypt_with(key: &Key, plaintext: &[u8]) -> Result<EncryptResponse, Status> {
+    let mut random = [0; NONCE + 8];
+    getrandom::fill(&mut random).map_err(|error| Status::internal(error.to_string()))?;
+    let (nonce, call) = random.split_at(NONCE);
+    // Two, one of them empty: what a plugin may legally send.
+    let annotations: BTreeMap<String, Vec<u8>> = [
+        ("call.reference.example".to_owned(), call.to_vec()),
+        ("empty.reference.example".to_owned(), Vec::new()),
+    ]
+    .into();
+    let sealed = cipher(key)?
+        .encrypt(&iv(nonce)?, Payload { msg: plaintext, aad: &aad(&key.id, &annotations) })
+        .map_err(|_| Status::internal("AES-GCM does not encrypt"))?;
+    let ciphertext = [MAGIC, nonce, &sealed].concat();
+    Ok(EncryptResponse { ciphertext, key_id: key.id.clone(), annotations })
 }
 
 /// Decrypts with this key.

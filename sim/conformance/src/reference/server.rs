@@ -128,7 +128,7 @@ async fn lifeline(path: Option<&Path>) {
         let _ = fifo.read(&mut [0]).await;
         return;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 impl Server {
@@ -197,7 +197,7 @@ impl Server {
                 self.ended.send_modify(|count| *count += 1);
             }
             Some(Fault::BusyAfterBrokenConnection) if begun => {
-                self.busy.store(true, Ordering::SeqCst)
+                self.busy.store(true, Ordering::SeqCst);
             }
             _ => {}
         }

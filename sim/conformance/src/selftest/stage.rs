@@ -1,6 +1,7 @@
 //! Two reference plugins with one keyring, in a directory of their own, and the hooks for them.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -94,12 +95,12 @@ impl Stage {
             (quoted(&self.binary.display().to_string()), quoted(&self.path("")));
         let mut command = format!("{binary} reference {action} --dir {directory}");
         if ["start", "stop", "kill", "log"].contains(&action) {
-            command += &format!(" --name {name}");
+            let _ = write!(command, " --name {name}");
         }
         if action == "start" {
-            command += &format!(" --lifeline {}", quoted(&self.path("lifeline")));
+            let _ = write!(command, " --lifeline {}", quoted(&self.path("lifeline")));
             if let Some(fault) = self.fault {
-                command += &format!(" --mutant {}", fault.name());
+                let _ = write!(command, " --mutant {}", fault.name());
             }
         }
         command

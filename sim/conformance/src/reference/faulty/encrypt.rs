@@ -10,7 +10,7 @@ use tonic::Status;
 use super::{Faulty, Remembered};
 use crate::context::hex;
 use crate::reference::mutant::Fault;
-use crate::reference::plugin::MAGIC;
+use crate::reference::plugin::{MAGIC, encrypt_with};
 
 /// Where the mutants put what binds a ciphertext to something.
 pub(super) const BOUND: &str = "bound.reference.example";
@@ -29,12 +29,12 @@ pub(super) async fn encrypt(
         Some(Fault::NoRequestLimit) => {
             // The beginning is enough to show it, and takes no seconds.
             let length = request.plaintext.len().min(4096);
-            this.plugin.encrypt_with(&this.plugin.announced()?, &request.plaintext[..length])
+            encrypt_with(&this.plugin.announced()?, &request.plaintext[..length])
         }
         Some(Fault::EncryptLags) => this
             .plugin
             .reachable()
-            .and_then(|()| this.plugin.encrypt_with(&this.process.first, &request.plaintext)),
+            .and_then(|()| encrypt_with(&this.process.first, &request.plaintext)),
         Some(Fault::FakesCiphertext) if this.is_away() => fake(this),
         _ => this.plugin.encrypt(request),
     }?;
