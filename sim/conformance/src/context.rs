@@ -209,6 +209,17 @@ impl Context {
         }
     }
 
+    /// Demands that new connections are served for half a second `after` something happened: the plugin
+    /// may learn of it only after the first of them.
+    pub async fn goes_on(&self, after: &str) -> Result<(), Stop> {
+        for _ in 0..10 {
+            let client = self.connect().await?;
+            client.status().await.or_failed(&format!("Status after {after}"))?;
+            sleep(PAUSE).await;
+        }
+        Ok(())
+    }
+
     /// A healthy plugin to begin with: one that an earlier check broke is not judged again.
     pub async fn well(&self) -> Result<(Client, StatusResponse), Stop> {
         self.well_within(self.settings.outage_window).await.map_err(|seen| {

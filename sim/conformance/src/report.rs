@@ -254,7 +254,7 @@ pub(crate) mod tests {
     }
 
     /// A report of one check for each verdict.
-    fn of(verdicts: &[(&str, Verdict)]) -> Report {
+    pub(crate) fn of(verdicts: &[(&str, Verdict)]) -> Report {
         let mut report = example();
         report.troubles.clear();
         report.expectations = Expectations::default();

@@ -61,6 +61,7 @@ pub async fn run(args: Args) -> Result<bool, String> {
     }
     let reference = Stage::start(&binary, None).await?.run(args.seed, true).await;
     let green = table::reference(&reference);
+    let alone = begin.elapsed().as_secs_f64();
 
     let turns = Arc::new(Semaphore::new(args.jobs.max(1)));
     let mut running = JoinSet::new();
@@ -92,7 +93,7 @@ pub async fn run(args: Args) -> Result<bool, String> {
     say(&table::mutants(&caught));
     let missed = caught.iter().filter(|caught| caught.fault.is_some()).count();
     say(&format!(
-        "\n{} checks; reference {}; {} of {} mutants caught; {:.1} s\n",
+        "\n{} checks; reference {} ({alone:.1} s); {} of {} mutants caught; {:.1} s in all\n",
         catalogue::all().count(),
         if green.is_green { "all green" } else { "NOT GREEN" },
         caught.len() - missed,
@@ -114,23 +115,54 @@ fn judge(mutant: &Mutant, report: &Report) -> Option<String> {
     if !red.contains(mutant.check) {
         faults.push(format!("{} did not catch it", mutant.check));
     }
-    if let Also::These(also) = mutant.also {
-        let expected: BTreeSet<&str> = also.iter().copied().chain([mutant.check]).collect();
-        faults.extend(
-            red.difference(&expected).map(|id| format!("{id} is red, too: {}", why(report, id))),
-        );
-        faults.extend(
-            expected
-                .difference(&red)
-                .filter(|id| **id != mutant.check)
-                .map(|id| format!("{id} is not red")),
-        );
-        faults.extend(broken.iter().map(|id| format!("{id} broke: {}", why(report, id))));
+    let also = match mutant.also {
+        Also::Anything => return (!faults.is_empty()).then(|| faults.join("; ")),
+        Also::These(also) | Also::Within(also) => also,
+    };
+    let allowed: BTreeSet<&str> = also.iter().copied().chain([mutant.check]).collect();
+    for id in red.difference(&allowed) {
+        faults.push(format!("{id} is red, too: {}", why(report, id)));
     }
+    if let Also::These(also) = mutant.also {
+        faults.extend(
+            also.iter().filter(|id| !red.contains(**id)).map(|id| format!("{id} is not red")),
+        );
+    }
+    faults.extend(broken.iter().map(|id| format!("{id} broke: {}", why(report, id))));
     (!faults.is_empty()).then(|| faults.join("; "))
 }
 
 fn why<'a>(report: &'a Report, id: &str) -> &'a str {
     let check = report.checks.iter().find(|check| check.id == id);
     check.and_then(|check| check.reason.as_deref()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::of;
+    use crate::verdict::Verdict::{EngineError, MustFailed, NotRun, Passed, ShouldFailed};
+
+    /// `version-v1`: turns `status.version` red, and `status.version-v2`.
+    fn fault(version: Verdict, v2: Verdict, healthz: Verdict) -> Option<String> {
+        let mutant = MUTANTS.iter().find(|mutant| mutant.check == "status.version").unwrap();
+        let ids = ["status.version", "status.version-v2", "status.healthz-ok"];
+        judge(mutant, &of(&[(ids[0], version), (ids[1], v2), (ids[2], healthz)]))
+    }
+
+    #[test]
+    fn a_mutant_is_caught_by_its_check_and_by_what_is_declared() {
+        assert_eq!(fault(MustFailed, ShouldFailed, Passed), None);
+        assert_eq!(fault(MustFailed, ShouldFailed, NotRun), None);
+        for (verdicts, says) in [
+            ((Passed, ShouldFailed, Passed), "status.version did not catch it"),
+            ((EngineError, ShouldFailed, Passed), "status.version did not catch it"),
+            ((MustFailed, Passed, Passed), "status.version-v2 is not red"),
+            ((MustFailed, ShouldFailed, MustFailed), "status.healthz-ok is red, too"),
+            ((MustFailed, ShouldFailed, EngineError), "status.healthz-ok broke"),
+        ] {
+            let fault = fault(verdicts.0, verdicts.1, verdicts.2).unwrap();
+            assert!(fault.contains(says), "{verdicts:?}: {fault}");
+        }
+    }
 }

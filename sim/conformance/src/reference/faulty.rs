@@ -50,8 +50,10 @@ pub struct Process {
     pub started: Instant,
     /// The key that it began with.
     pub first: Key,
-    /// Calls of Encrypt and Decrypt under way.
-    in_flight: AtomicUsize,
+    /// Calls of Encrypt and Decrypt so far.
+    calls: AtomicUsize,
+    /// Held by each connection.
+    connections: Arc<()>,
     /// The plaintext that calls overwrite for each other.
     place: Mutex<Vec<u8>>,
     /// What was encrypted, by ciphertext.
@@ -70,7 +72,8 @@ impl Process {
             incarnation,
             started: Instant::now(),
             first,
-            in_flight: AtomicUsize::new(0),
+            calls: AtomicUsize::new(0),
+            connections: Arc::default(),
             place: Mutex::default(),
             memory: Mutex::default(),
             uids: Mutex::default(),
@@ -79,10 +82,19 @@ impl Process {
             last_away: Mutex::default(),
         }
     }
+
+    /// Whether there is more than one.
+    fn has_other_connections(&self) -> bool {
+        // One is the process's own.
+        Arc::strong_count(&self.connections) > 2
+    }
 }
 
 /// What faults need to know of a connection.
 pub struct Connection {
+    /// Calls of Encrypt and Decrypt so far.
+    calls: AtomicUsize,
+    _open: Arc<()>,
     statuses: AtomicUsize,
     issued: Mutex<BTreeSet<Vec<u8>>>,
     last_seed: Mutex<Vec<u8>>,
@@ -91,9 +103,12 @@ pub struct Connection {
     turn: Mutex<(String, String, usize)>,
 }
 
-impl Default for Connection {
-    fn default() -> Self {
+impl Connection {
+    /// A new one of this process.
+    pub fn new(process: &Process) -> Self {
         Self {
+            calls: AtomicUsize::new(0),
+            _open: Arc::clone(&process.connections),
             statuses: AtomicUsize::new(0),
             issued: Mutex::default(),
             last_seed: Mutex::default(),
@@ -116,25 +131,15 @@ pub struct Faulty {
     pub connection: Arc<Connection>,
 }
 
-/// Counts a call for as long as it lives.
-struct InFlight<'a>(&'a AtomicUsize);
-
-impl<'a> InFlight<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::SeqCst);
-        Self(count)
-    }
-}
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
 impl Faulty {
     fn has(&self, fault: Fault) -> bool {
         self.fault == Some(fault)
+    }
+
+    /// Counts a call.
+    fn count(&self) {
+        self.process.calls.fetch_add(1, Ordering::SeqCst);
+        self.connection.calls.fetch_add(1, Ordering::SeqCst);
     }
 
     fn is_away(&self) -> bool {
@@ -227,7 +232,7 @@ impl KeyManagementService for Faulty {
         &self,
         request: Request<EncryptRequest>,
     ) -> Result<Response<EncryptResponse>, Status> {
-        let _call = InFlight::new(&self.process.in_flight);
+        self.count();
         let request = request.into_inner();
         let ended = encrypt::encrypt(self, &request).await.map(Response::new);
         log("Encrypt", &request.uid, &ended);
@@ -238,7 +243,7 @@ impl KeyManagementService for Faulty {
         &self,
         request: Request<DecryptRequest>,
     ) -> Result<Response<DecryptResponse>, Status> {
-        let _call = InFlight::new(&self.process.in_flight);
+        self.count();
         let request = request.into_inner();
         let uid = request.uid.clone();
         let ended = decrypt::decrypt(self, request).await.map(Response::new);

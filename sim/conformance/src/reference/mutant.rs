@@ -89,6 +89,8 @@ impl Fault {
 pub enum Also {
     /// Exactly these.
     These(&'static [&'static str]),
+    /// These, and no others; which of them depends on the machine's load.
+    Within(&'static [&'static str]),
     /// Whatever: with it hardly a call works.
     Anything,
 }
@@ -119,6 +121,15 @@ const fn with(
     Mutant { fault, check, also: Also::These(also), does }
 }
 
+const fn within(
+    fault: Fault,
+    check: &'static str,
+    also: &'static [&'static str],
+    does: &'static str,
+) -> Mutant {
+    Mutant { fault, check, also: Also::Within(also), does }
+}
+
 const fn all(fault: Fault, check: &'static str, does: &'static str) -> Mutant {
     Mutant { fault, check, also: Also::Anything, does }
 }
@@ -132,8 +143,9 @@ pub const MUTANTS: &[Mutant] = &[
     all(F::RefusesLocalhost, "transport.authority-localhost", "refuses calls to localhost"),
     with(F::BusyAfterBrokenConnection, "transport.reconnect", &["concurrency.slow-reader"],
         "turns the next connection away after one that was broken off"),
-    with(F::OneConnectionAtATime, "transport.two-connections",
-        &["concurrency.slow-reader", "concurrency.status-under-load", "limits.malformed-frames",
+    within(F::OneConnectionAtATime, "transport.two-connections",
+        &["concurrency.slow-reader", "concurrency.status-under-load",
+            "limits.malformed-frames", "limits.oversize-request",
             "outage.calls-do-not-hang", "outage.decrypt-permission-lost", "outage.encrypt-honest",
             "outage.key-id-unchanged", "outage.recovers-unaided", "outage.status-is-error", "outage.status-reports"],
         "serves a connection when the one before has ended"),
@@ -181,7 +193,7 @@ pub const MUTANTS: &[Mutant] = &[
     only(F::HangsOnAnnotations, "limits.many-annotations", "does not answer to more than 1000 annotations"),
     only(F::ProtocolErrorEndsAll, "limits.malformed-frames", "closes all connections when one breaks the protocol"),
     only(F::CrossesAnswers, "concurrency.parallel-roundtrips", "keeps the plaintext of all calls in one place"),
-    only(F::StatusWaitsForIdle, "concurrency.status-under-load", "answers Status when no other call is under way"),
+    only(F::StatusWaitsForIdle, "concurrency.status-under-load", "answers Status when no other connection has calls"),
     only(F::CancelledCallsLeak, "concurrency.cancelled-calls", "loses one of 16 slots with each call that is cancelled"),
     only(F::SlotsUntilRead, "concurrency.slow-reader", "has 16 slots, each taken until the answer has been read"),
     only(F::LimitsRate, "concurrency.latency", "refuses more than 150 Status on a connection"),
@@ -230,7 +242,9 @@ mod tests {
             assert!(caught.contains(check.id), "no mutant for {}", check.id);
         }
         let named = MUTANTS.iter().flat_map(|mutant| match mutant.also {
-            Also::These(ids) => ids.iter().chain([&mutant.check]).copied().collect(),
+            Also::These(ids) | Also::Within(ids) => {
+                ids.iter().chain([&mutant.check]).copied().collect()
+            }
             Also::Anything => vec![mutant.check],
         });
         for id in named {

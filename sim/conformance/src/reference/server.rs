@@ -173,7 +173,7 @@ impl Server {
             plugin: Arc::clone(&self.plugin),
             fault: self.fault,
             process: Arc::clone(&self.process),
-            connection: Arc::new(Connection::default()),
+            connection: Arc::new(Connection::new(&self.process)),
         });
         let service = if self.fault == Some(Fault::NoRequestLimit) {
             service.max_decoding_message_size(usize::MAX).max_encoding_message_size(usize::MAX)

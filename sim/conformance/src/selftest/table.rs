@@ -39,6 +39,9 @@ pub(super) fn mutants(caught: &[Caught]) -> String {
             Also::These(also) => {
                 let _ = writeln!(text, "          and {}", also.join(", "));
             }
+            Also::Within(also) => {
+                let _ = writeln!(text, "          and perhaps {}", also.join(", "));
+            }
         }
         if let Some(fault) = fault {
             let _ = writeln!(text, "        ! {fault}");

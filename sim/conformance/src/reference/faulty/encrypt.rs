@@ -62,15 +62,15 @@ async fn before(this: &Faulty, request: &EncryptRequest) -> Result<(), Status> {
             let _ = writeln!(std::io::stderr(), "plaintext={}", hex(&request.plaintext));
             Ok(())
         }
-        // So that calls are under way when the process ends, or Status comes.
-        Some(Fault::DropsCallsAtStop | Fault::StatusWaitsForIdle) => {
+        // So that calls are under way when the process ends.
+        Some(Fault::DropsCallsAtStop) => {
             sleep(Duration::from_millis(5)).await;
             Ok(())
         }
         Some(Fault::CancelledCallsLeak) => {
             let slot = this.connection.slots.clone().acquire_owned().await;
             let leak = Leak(slot.ok());
-            sleep(Duration::from_millis(1)).await;
+            sleep(Duration::from_millis(4)).await;
             leak.give_back();
             Ok(())
         }

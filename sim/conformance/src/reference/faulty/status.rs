@@ -49,13 +49,15 @@ pub(super) async fn status(this: &Faulty) -> Result<StatusResponse, Status> {
     Ok(answer)
 }
 
-/// Waits until no other call was under way in four looks.
+/// Waits until in fifty looks no other connection had a call, if there is one.
 async fn idle(this: &Faulty) {
-    let mut quiet = 0;
-    while quiet < 4 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-        let busy = this.process.in_flight.load(Ordering::SeqCst) > 0;
-        quiet = if busy { 0 } else { quiet + 1 };
+    let (all, own) = (&this.process.calls, &this.connection.calls);
+    let of_others = || all.load(Ordering::SeqCst) - own.load(Ordering::SeqCst);
+    let (mut quiet, mut seen) = (0, of_others());
+    while this.process.has_other_connections() && quiet < 50 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        quiet = if of_others() == seen { quiet + 1 } else { 0 };
+        seen = of_others();
     }
 }
 

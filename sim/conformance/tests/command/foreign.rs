@@ -1,0 +1,1 @@
+//! Plugins on server stacks of other authors.
