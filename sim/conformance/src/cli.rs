@@ -105,6 +105,9 @@ struct RunArgs {
     /// Where to find the plugin, for the reports.
     #[arg(long, value_name = "URL")]
     implementation_url: Option<String>,
+    /// How to make the reports again, for the reports [default: this command].
+    #[arg(long, value_name = "COMMAND")]
+    reproduce: Option<String>,
     /// Gives an earlier run's order and inputs again.
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
@@ -274,12 +277,15 @@ fn plan(args: RunArgs, checks: Vec<&'static Check>) -> Result<Plan, String> {
         version: args.implementation_version,
         url: args.implementation_url,
     };
+    let reproduce =
+        args.reproduce.unwrap_or_else(|| this_command(std::env::args(), args.seed, seed));
     let (strict, jobs, deadline) = (args.strict, args.jobs, args.deadline);
     let quiet = false;
     Ok(Plan {
         checks,
         settings,
         implementation,
+        reproduce,
         known_failing,
         strict,
         seed,
@@ -287,6 +293,24 @@ fn plan(args: RunArgs, checks: Vec<&'static Check>) -> Result<Plan, String> {
         deadline,
         quiet,
     })
+}
+
+/// This command for a shell, with its seed.
+fn this_command(args: impl Iterator<Item = String>, given: Option<u64>, seed: u64) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@+".contains(c);
+    let quoted = |arg: String| {
+        if !arg.is_empty() && arg.chars().all(plain) {
+            arg
+        } else {
+            format!("'{}'", arg.replace('\'', r"'\''"))
+        }
+    };
+    let mut command: Vec<String> = args.skip(1).map(quoted).collect();
+    command.insert(0, "kms-conformance".to_owned());
+    if given.is_none() {
+        command.push(format!("--seed {seed}"));
+    }
+    command.join(" ")
 }
 
 /// The checks that the command line selects, in the catalogue's order; never none.
@@ -362,4 +386,20 @@ fn warn(text: &str) {
 fn complain(error: &str, exit: Exit) -> ExitCode {
     warn(error);
     exit.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_can_be_given_to_a_shell_again() {
+        let args = ["/x/kms-conformance", "--endpoint", "unix:///a", "--on-stop", "kill 'it'", ""];
+        let args = || args.iter().map(|arg| (*arg).to_owned());
+        assert_eq!(
+            this_command(args(), None, 7),
+            r"kms-conformance --endpoint unix:///a --on-stop 'kill '\''it'\''' '' --seed 7"
+        );
+        assert!(!this_command(args(), Some(7), 7).contains("--seed"));
+    }
 }

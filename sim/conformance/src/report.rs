@@ -22,6 +22,9 @@ pub struct Report {
     pub implementation: Implementation,
     /// Where.
     pub endpoints: Vec<String>,
+    /// A shell command that makes such a report again.
+    #[serde(default)]
+    pub reproduce: String,
     /// Gives the same order and inputs again.
     pub seed: u64,
     /// When it began, RFC 3339, UTC.
@@ -236,6 +239,7 @@ pub(crate) mod tests {
                 url: None,
             },
             endpoints: vec!["unix:///run/kms.sock".to_owned()],
+            reproduce: "kms-conformance --endpoint unix:///run/kms.sock --seed 7".to_owned(),
             seed: 7,
             started: "2026-01-02T03:04:05Z".to_owned(),
             duration_ms: 3456,

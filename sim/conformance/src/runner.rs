@@ -26,6 +26,8 @@ pub struct Plan {
     pub settings: Settings,
     /// Copied into the report.
     pub implementation: Implementation,
+    /// Copied into the report.
+    pub reproduce: String,
     /// What may fail.
     pub known_failing: KnownFailing,
     /// Whether SHOULDs count.
@@ -75,6 +77,7 @@ fn blank(plan: &Plan) -> Report {
         suite_version: env!("CARGO_PKG_VERSION").to_owned(),
         implementation: plan.implementation.clone(),
         endpoints: plan.settings.endpoints.iter().map(ToString::to_string).collect(),
+        reproduce: plan.reproduce.clone(),
         seed: plan.seed,
         started: now(),
         duration_ms: 0,

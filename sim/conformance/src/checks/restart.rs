@@ -113,7 +113,9 @@ async fn stale_socket(cx: &Context) -> Outcome {
     cx.hook(Hook::Start).await?;
     let ended = up(cx).await.map(|_| ());
     if ended.is_err() {
-        // So that the checks after this one have a plugin; the failure stands.
+        // So that the checks after this one have a plugin; the failure stands. A service manager's stop
+        // often removes what is left of the socket.
+        let _ = cx.settings().hooks.run(Hook::Stop).await;
         let _ = cx.settings().hooks.run(Hook::Start).await;
     }
     ended

@@ -45,6 +45,9 @@ pub(super) fn write(report: &Report) -> String {
             remarks.join("; ")
         );
     }
+    if !report.reproduce.is_empty() {
+        let _ = writeln!(text, "\n## Reproduce\n\n```sh\n{}\n```", report.reproduce);
+    }
     text
 }
 

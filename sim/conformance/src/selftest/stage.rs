@@ -139,6 +139,7 @@ impl Stage {
             checks: catalogue::all().collect(),
             settings,
             implementation: Implementation::default(),
+            reproduce: String::new(),
             known_failing: BTreeMap::new(),
             strict: true,
             seed,

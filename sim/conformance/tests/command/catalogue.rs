@@ -21,7 +21,8 @@ fn checks_md_is_the_catalogue() {
 fn a_check_is_explained() {
     let ended = run(&["--explain", "rotation.no-reuse"]);
     assert_eq!(ended.code, 0, "{ended:?}");
-    for part in ["MUST · profile rotation", "**Procedure:**", "**Asserts:**", "**Source:** [KEP-3299"]
+    for part in
+        ["MUST · profile rotation", "**Procedure:**", "**Asserts:**", "**Source:** [KEP-3299"]
     {
         assert!(ended.said.contains(part), "{part}: {}", ended.said);
     }

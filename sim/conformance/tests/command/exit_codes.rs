@@ -55,7 +55,8 @@ fn what_is_asked_wrongly_ends_with_2() {
         assert!(ended.complained.contains(says), "{args:?}: {}", ended.complained);
         assert_eq!(ended.said, "", "{args:?}");
     }
-    for args in [&[][..], &["--endpoint", "tcp://x"], &["--explain", "nothing"], &["diff", "a", "b"]]
+    for args in
+        [&[][..], &["--endpoint", "tcp://x"], &["--explain", "nothing"], &["diff", "a", "b"]]
     {
         assert_eq!(run(args).code, 2, "{args:?}");
     }

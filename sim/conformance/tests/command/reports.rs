@@ -12,8 +12,7 @@ fn each_form_goes_to_its_file() {
         place("markdown:", "out.md"),
         place("text:", "out.txt"),
     ];
-    let mut args =
-        vec!["--run", "status.version", "--implementation", "reference", "--seed", "3"];
+    let mut args = vec!["--run", "status.version", "--implementation", "reference", "--seed", "3"];
     args.extend(["--implementation-version", "1.0", "--implementation-url", "https://x.example"]);
     args.extend(places.iter().flat_map(|place| ["--report", place]));
     let ended = stage.check(&args);
