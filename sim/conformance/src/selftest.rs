@@ -26,7 +26,7 @@ pub struct Args {
     #[arg(long, value_name = "NAME")]
     mutant: Vec<String>,
     /// How many plugins at a time; they mostly wait.
-    #[arg(long, value_name = "NUMBER", default_value_t = 16)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 24)]
     jobs: usize,
     /// For order and inputs.
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
@@ -59,9 +59,8 @@ pub async fn run(args: Args) -> Result<bool, String> {
     {
         return Err(format!("there is no mutant {name:?}"));
     }
-    let reference = Stage::start(&binary, None).await?.run(args.seed, true).await;
-    let green = table::reference(&reference);
-    let alone = begin.elapsed().as_secs_f64();
+    let reference = Stage::start(&binary, None).await?;
+    let reference = tokio::spawn(reference.run(args.seed, true));
 
     let turns = Arc::new(Semaphore::new(args.jobs.max(1)));
     let mut running = JoinSet::new();
@@ -77,6 +76,8 @@ pub async fn run(args: Args) -> Result<bool, String> {
             Caught { mutant, fault }
         });
     }
+    let reference = reference.await.map_err(|error| error.to_string())?;
+    let green = table::reference(&reference);
     let total = running.len();
     let mut caught = Vec::new();
     while let Some(ended) = running.join_next().await {
@@ -93,7 +94,7 @@ pub async fn run(args: Args) -> Result<bool, String> {
     say(&table::mutants(&caught));
     let missed = caught.iter().filter(|caught| caught.fault.is_some()).count();
     say(&format!(
-        "\n{} checks; reference {} ({alone:.1} s); {} of {} mutants caught; {:.1} s in all\n",
+        "\n{} checks; reference {}; {} of {} mutants caught; {:.1} s in all\n",
         catalogue::all().count(),
         if green.is_green { "all green" } else { "NOT GREEN" },
         caught.len() - missed,

@@ -155,7 +155,8 @@ async fn cancelled_calls(cx: &Context) -> Outcome {
         let (client, seed, uid) = (client.clone(), cx.seed(), cx.uid());
         async move { client.encrypt(&seed, uid).await }
     };
-    let (usual, before) = timed(100, encrypt).await.or_not_run("Encrypt")?;
+    let calls = cx.settings().load.samples / 2;
+    let (usual, before) = timed(calls, encrypt).await.or_not_run("Encrypt")?;
     let mut left = cx.settings().load.cancelled;
     while left > 0 {
         // Few at a time: servers take many resets at once for an attack (CVE-2023-44487).
@@ -171,7 +172,7 @@ async fn cancelled_calls(cx: &Context) -> Outcome {
         encrypt().await.or_failed("Encrypt between cancelled calls")?;
         left -= batch;
     }
-    let (_, after) = timed(100, encrypt).await.or_failed("Encrypt after the cancelled calls")?;
+    let (_, after) = timed(calls, encrypt).await.or_failed("Encrypt after the cancelled calls")?;
     cx.note(format!("p99 of Encrypt {before:.1?} before, {after:.1?} after"));
     demand(after <= before * 10 || after <= before + Duration::from_millis(250), || {
         format!("p99 of Encrypt was {before:.1?} before, and {after:.1?} after")

@@ -196,7 +196,7 @@ pub const MUTANTS: &[Mutant] = &[
     only(F::StatusWaitsForIdle, "concurrency.status-under-load", "answers Status when no other connection has calls"),
     only(F::CancelledCallsLeak, "concurrency.cancelled-calls", "loses one of 16 slots with each call that is cancelled"),
     only(F::SlotsUntilRead, "concurrency.slow-reader", "has 16 slots, each taken until the answer has been read"),
-    only(F::LimitsRate, "concurrency.latency", "refuses more than 150 Status on a connection"),
+    only(F::LimitsRate, "concurrency.latency", "refuses more than 70 Status on a connection"),
     only(F::SocketForAll, "hardening.socket-mode", "has a socket of mode 0666"),
     only(F::DirectoryForAll, "hardening.socket-dir", "has a directory of mode 0777"),
     only(F::Reflection, "hardening.reflection-off", "answers reflection"),

@@ -125,7 +125,7 @@ impl Stage {
 
     /// Runs all checks; with the full load, or a lighter one that shows the same.
     pub(super) async fn run(self, seed: u64, full: bool) -> Report {
-        let light = Load { parallel: 32, rounds: 4, cancelled: 160, samples: 160 };
+        let light = Load { parallel: 16, rounds: 3, cancelled: 96, samples: 80 };
         let settings = Settings {
             endpoints: self.endpoints().unwrap_or_default(),
             timeout: Duration::from_secs(3),

@@ -14,7 +14,7 @@ pub(super) async fn status(this: &Faulty) -> Result<StatusResponse, Status> {
     let nth = 1 + this.connection.statuses.fetch_add(1, Ordering::SeqCst);
     match this.fault {
         Some(Fault::StatusHangs) if nth > 12 => pending().await,
-        Some(Fault::LimitsRate) if nth > 150 => {
+        Some(Fault::LimitsRate) if nth > 70 => {
             return Err(Status::resource_exhausted("too many calls"));
         }
         Some(Fault::ServesBeforeReady) if this.process.started.elapsed() < BEFORE_READY => {
