@@ -27,7 +27,7 @@ pub struct Settings {
     pub outage_window: Duration,
     /// kube-apiserver's polls.
     pub polls: Polls,
-    /// How much the concurrency profile does.
+    /// How much is done at a time.
     pub load: Load,
     /// The commands.
     pub hooks: Hooks,
@@ -48,7 +48,7 @@ impl Default for Polls {
     }
 }
 
-/// Sizes of the concurrency profile.
+/// How much is done at a time.
 #[derive(Debug, Clone, Copy)]
 pub struct Load {
     /// Round trips at a time.
@@ -59,11 +59,13 @@ pub struct Load {
     pub cancelled: usize,
     /// Calls of each kind whose time is taken.
     pub samples: usize,
+    /// Annotations that are too many.
+    pub annotations: usize,
 }
 
 impl Default for Load {
     fn default() -> Self {
-        Self { parallel: 64, rounds: 16, cancelled: 1000, samples: 200 }
+        Self { parallel: 64, rounds: 16, cancelled: 1000, samples: 200, annotations: 10_000 }
     }
 }
 

@@ -152,7 +152,9 @@ async fn many_annotations(cx: &Context) -> Outcome {
     let client = cx.connect().await?;
     let wrapped = cx.wrapped(&client, &cx.seed()).await?;
     let mut request = back(&wrapped, cx.uid());
-    request.annotations.extend((0..10_000).map(|n| (format!("a{n}.example"), vec![0; 8])));
+    request
+        .annotations
+        .extend((0..cx.settings().load.annotations).map(|n| (format!("a{n}.example"), vec![0; 8])));
     match client.decrypt(request).await {
         Ok(_) => cx.note("OK"),
         Err(status) if status.code() == Code::DeadlineExceeded => {

@@ -51,8 +51,8 @@ pub(crate) const CHECKS: &[Check] = &[
             "TestIntermittentConnectionLoss: one client outlives its connections",
         )],
         procedure: "Call Status; close in order; call on a new connection; on another one, break off \
-                    in the middle of a call, when a later call has been answered there; then call on ten \
-                    new connections, over half a second.",
+                    in the middle of a call, when a later call has been answered there and another not \
+                    yet; then call on ten new connections, over half a second.",
         asserts: "Each call is answered with OK.",
         run: |cx| Box::pin(reconnect(cx)),
         ..Check::DEFAULT
@@ -150,6 +150,8 @@ async fn reconnect(cx: &Context) -> Outcome {
     raw.send(&[half, &call(3)].concat()).await.map_err(Stop::Failed)?;
     // The server has begun with the first when it answers the second; one that does not is taken as it is.
     let _ = raw.find(|frame| frame.stream == 3).await;
+    // An answer that nobody reads makes the end a reset.
+    raw.send(&call(5)).await.map_err(Stop::Failed)?;
     drop(raw);
     cx.goes_on("a connection was broken off").await
 }

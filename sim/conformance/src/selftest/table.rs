@@ -29,7 +29,7 @@ pub(super) fn reference(report: &Report) -> Green {
 /// One line a mutant.
 pub(super) fn mutants(caught: &[Caught]) -> String {
     let mut text = String::new();
-    for Caught { mutant, fault } in caught {
+    for Caught { mutant, fault, first } in caught {
         let name = mutant.fault.name();
         let mark = if fault.is_none() { "caught" } else { "MISSED" };
         let _ = writeln!(text, "{mark}  {name:<30} {:<32} {}", mutant.check, mutant.does);
@@ -42,6 +42,9 @@ pub(super) fn mutants(caught: &[Caught]) -> String {
             Also::Within(also) => {
                 let _ = writeln!(text, "          and perhaps {}", also.join(", "));
             }
+        }
+        if let Some(first) = first {
+            let _ = writeln!(text, "        ? only when it ran alone; before: {first}");
         }
         if let Some(fault) = fault {
             let _ = writeln!(text, "        ! {fault}");
