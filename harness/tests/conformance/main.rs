@@ -30,5 +30,11 @@ fn kleidi_conforms_with_openbao() {
     let Some(server) = VaultServer::start(&stage, "server", Product::OpenBao) else { return };
     let role = server.provision();
     let nodes = ["a", "b"].map(|name| Plugin::on_transit(&stage, name, &server, &role).start());
-    suite::conforms(&stage, "kleidi-openbao", Nodes::new(nodes), Transit::new(server), &["rotation.no-reuse"]);
+    suite::conforms(
+        &stage,
+        "kleidi-openbao",
+        Nodes::new(nodes),
+        Transit::new(server),
+        &["rotation.no-reuse"],
+    );
 }

@@ -62,7 +62,8 @@ pub fn conforms(stage: &Stage, name: &str, nodes: Nodes, kms: impl Kms + Send, b
     assert_eq!(checks.len() + but.len(), 68, "{said}");
     for check in checks {
         // kleidi sends no annotations: there is nothing to swap.
-        let wanted = if check["id"] == "decrypt.swapped-annotations" { "not_run" } else { "passed" };
+        let wanted =
+            if check["id"] == "decrypt.swapped-annotations" { "not_run" } else { "passed" };
         assert_eq!(check["verdict"], wanted, "{}\n{said}", check["id"]);
     }
     assert_eq!(output.status.code(), Some(0), "{said}");
