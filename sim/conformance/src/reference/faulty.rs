@@ -112,7 +112,7 @@ impl Connection {
             statuses: AtomicUsize::new(0),
             issued: Mutex::default(),
             last_seed: Mutex::default(),
-            slots: Arc::new(Semaphore::new(16)),
+            slots: Arc::new(Semaphore::new(8)),
             turn: Mutex::default(),
         }
     }

@@ -64,13 +64,14 @@ async fn before(this: &Faulty, request: &EncryptRequest) -> Result<(), Status> {
         }
         // So that calls are under way when the process ends.
         Some(Fault::DropsCallsAtStop) => {
-            sleep(Duration::from_millis(5)).await;
+            sleep(Duration::from_millis(30)).await;
             Ok(())
         }
         Some(Fault::CancelledCallsLeak) => {
             let slot = this.connection.slots.clone().acquire_owned().await;
             let leak = Leak(slot.ok());
-            sleep(Duration::from_millis(4)).await;
+            // So that most of a call's time is spent with the slot.
+            sleep(Duration::from_millis(12)).await;
             leak.give_back();
             Ok(())
         }
