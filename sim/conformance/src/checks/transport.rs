@@ -146,12 +146,13 @@ async fn reconnect(cx: &Context) -> Outcome {
     let mut raw =
         Raw::open(&settings.endpoints[0], settings.timeout, &[]).await.map_err(Stop::Failed)?;
     let call = |stream| raw::empty_call(stream, "localhost", &format!("{SERVICE}Status"));
-    let half = &call(1)[..call(1).len() - 3];
+    // Its headers without its message.
+    let half = &call(1)[..call(1).len() - 14];
     raw.send(&[half, &call(3)].concat()).await.map_err(Stop::Failed)?;
     // The server has begun with the first when it answers the second; one that does not is taken as it is.
     let _ = raw.find(|frame| frame.stream == 3).await;
     // An answer that nobody reads makes the end a reset.
-    raw.send(&call(5)).await.map_err(Stop::Failed)?;
+    let _ = raw.send(&call(5)).await;
     drop(raw);
     cx.goes_on("a connection was broken off").await
 }
