@@ -158,6 +158,11 @@ impl Keyring {
         self.keys.iter().find(|key| key.handle == handle && key.attributes == *attributes)
     }
 
+    /// Whether this key was good for wrapping.
+    fn could_wrap(&self, handle: ObjectHandle) -> bool {
+        self.keys.iter().any(|key| key.handle == handle && key.id.is_some())
+    }
+
     /// Whether a key has this fingerprint.
     pub(super) fn has(&self, wanted: Fingerprint) -> bool {
         self.keys.iter().any(|key| key.has(wanted))
@@ -273,7 +278,11 @@ fn examine(
         }
         Verdict::OnlyDecrypts => (None, "not comparable (the key may not encrypt)"),
         Verdict::Unusable(why) => {
-            return Ok(Err(Unused { attributes, why, fault: Fault::Unsuitable }));
+            // What has wrapped, or may have before it was forbidden to unwrap, may be the newest there is.
+            let may_have_wrapped = attributes.decrypt == Some(false)
+                || before.is_some_and(|before| before.could_wrap(handle));
+            let fault = if may_have_wrapped { Fault::Damaged } else { Fault::Unsuitable };
+            return Ok(Err(Unused { attributes, why, fault }));
         }
         Verdict::Damaged(why) => {
             return Ok(Err(Unused { attributes, why, fault: Fault::Damaged }));
