@@ -36,7 +36,8 @@ impl Imported {
     fn add(&mut self, key: [u8; 32]) {
         let (ciphertext, hash) = (self.wrap(&key), "SHA256");
         if self.keys.is_empty() {
-            let body = json!({"ciphertext": ciphertext, "hash_function": hash, "type": "aes256-gcm96"});
+            let body =
+                json!({"ciphertext": ciphertext, "hash_function": hash, "type": "aes256-gcm96"});
             self.must("POST", "transit/keys/kms/import", &body);
         } else {
             let body = json!({"ciphertext": ciphertext, "hash_function": hash});

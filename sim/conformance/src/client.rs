@@ -1,5 +1,7 @@
 //! One connection to a plugin, as kube-apiserver makes it, with a deadline for each call.
 
+use std::error::Error as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use kleidi_proto::client::Connection;
@@ -98,10 +100,24 @@ impl Client {
         match timeout(self.timeout, answered).await {
             Ok(answer) => answer.map(tonic::Response::into_inner),
             Err(_) => {
-                Err(Status::deadline_exceeded(format!("no answer within {:?}", self.timeout)))
+                let mut status =
+                    Status::deadline_exceeded(format!("no answer within {:?}", self.timeout));
+                status.set_source(Arc::new(Overdue));
+                Err(status)
             }
         }
     }
+}
+
+/// That there was no answer in time: unlike an answer which says that something else took too long.
+#[derive(Debug, thiserror::Error)]
+#[error("no answer in time")]
+struct Overdue;
+
+/// Whether the call was given up here.
+#[must_use]
+pub fn overdue(status: &Status) -> bool {
+    status.source().is_some_and(|source| source.is::<Overdue>())
 }
 
 /// An answer of Encrypt as kube-apiserver sends it back, with a fresh uid.

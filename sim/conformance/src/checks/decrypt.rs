@@ -5,7 +5,7 @@ use tonic::Code;
 
 use crate::check::Level::Should;
 use crate::check::{Check, Outcome, Stop};
-use crate::client::{Client, back, code_name, describe};
+use crate::client::{Client, back, code_name, describe, overdue};
 use crate::context::{Context, Demand as _, demand};
 use crate::source::Document::Envelope;
 use crate::source::lines;
@@ -99,7 +99,7 @@ async fn refused(client: &Client, request: DecryptRequest, what: &str) -> Result
             "{what} was answered with OK and {} bytes, wanted an error",
             answer.len()
         ))),
-        Err(status) if status.code() == Code::DeadlineExceeded => {
+        Err(status) if overdue(&status) => {
             Err(Stop::Failed(format!("{what}: {}", describe(&status))))
         }
         Err(status) => Ok(status.code()),

@@ -6,7 +6,7 @@ use tonic::Code;
 use crate::check::Level::{Info, Should};
 use crate::check::Profile::Limits;
 use crate::check::{Check, Outcome, Stop};
-use crate::client::{SERVICE, back, code_name, describe};
+use crate::client::{SERVICE, back, code_name, describe, overdue};
 use crate::context::{Context, Demand as _, demand};
 use crate::raw::{self, END_OR_ACK, Raw, kind};
 use crate::source::Document::Proto;
@@ -135,13 +135,11 @@ async fn oversize_request(cx: &Context) -> Outcome {
     let client = client.receiving(64 << 20);
     match client.unary::<_, EncryptResponse>("Encrypt", request).await {
         Ok(_) => return Err(Stop::Failed("8 MiB were accepted".to_owned())),
-        Err(status) => match status.code() {
-            Code::DeadlineExceeded => {
-                return Err(Stop::Failed(format!("8 MiB: {}", describe(&status))));
-            }
-            // A server that stops reading ends the stream; the client's library words it.
-            code => cx.note(code_name(code)),
-        },
+        Err(status) if overdue(&status) => {
+            return Err(Stop::Failed(format!("8 MiB: {}", describe(&status))));
+        }
+        // A server that stops reading ends the stream; the client's library words it.
+        Err(status) => cx.note(code_name(status.code())),
     }
     drop(client);
     cx.connect().await?.status().await.or_failed("Status afterwards")?;
@@ -157,7 +155,7 @@ async fn many_annotations(cx: &Context) -> Outcome {
         .extend((0..cx.settings().load.annotations).map(|n| (format!("a{n}.example"), vec![0; 8])));
     match client.decrypt(request).await {
         Ok(_) => cx.note("OK"),
-        Err(status) if status.code() == Code::DeadlineExceeded => {
+        Err(status) if overdue(&status) => {
             return Err(Stop::Failed(format!("10,000 annotations: {}", describe(&status))));
         }
         Err(status) => cx.note(code_name(status.code())),

@@ -1,12 +1,14 @@
 //! The KMS is away.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 use tonic::Code;
 
 use crate::check::Level::{Must, Should};
 use crate::check::Profile::Outage;
 use crate::check::{Check, Outcome, Stop};
-use crate::client::{Client, back, code_name, describe};
+use crate::client::{Client, back, code_name, describe, overdue};
 use crate::context::{Context, demand};
 use crate::hooks::Hook;
 use crate::source::Document::{Config, Kep, Proto};
@@ -114,10 +116,21 @@ pub(crate) const CHECKS: &[Check] = &[
     },
 ];
 
+/// Whether Status is ok, and Encrypt and Decrypt work.
+async fn works(cx: &Context) -> Option<()> {
+    let (client, _) = cx.well_within(Duration::ZERO).await.ok()?;
+    let seed = cx.seed();
+    let wrapped = client.encrypt(&seed, cx.uid()).await.ok()?;
+    let answer = client.decrypt(back(&wrapped, cx.uid())).await.ok()?;
+    (answer == seed).then_some(())
+}
+
 /// Ends the outage, whatever was seen, and waits until the plugin is well; what was seen comes first.
 async fn over<T>(cx: &Context, up: Hook, seen: Result<T, Stop>) -> Result<(Client, T), Stop> {
     cx.hook(up).await?;
     let window = cx.settings().outage_window.max(cx.settings().polls.unhealthy);
+    // Status may not have noticed a short outage, whose end the other calls still have to see.
+    cx.poll(window, async || works(cx).await).await;
     let well = cx.well_within(window).await;
     let seen = seen?;
     let (client, _) =
@@ -181,8 +194,7 @@ async fn calls_do_not_hang(cx: &Context) -> Outcome {
                 ("Encrypt", client.encrypt(&cx.seed(), cx.uid()).await.err()),
                 ("Decrypt", client.decrypt(back(&wrapped, cx.uid())).await.err()),
             ] {
-                if let Some(status) = ended.filter(|status| status.code() == Code::DeadlineExceeded)
-                {
+                if let Some(status) = ended.filter(overdue) {
                     return Err(Stop::Failed(format!("{rpc}: {}", describe(&status))));
                 }
             }
@@ -229,14 +241,7 @@ async fn recovers_unaided(cx: &Context) -> Outcome {
     cx.hook(Hook::BackendUp).await?;
     let begin = Instant::now();
     let window = cx.settings().polls.unhealthy;
-    let works = async || {
-        let (client, _) = cx.well_within(std::time::Duration::ZERO).await.ok()?;
-        let seed = cx.seed();
-        let wrapped = client.encrypt(&seed, cx.uid()).await.ok()?;
-        let answer = client.decrypt(back(&wrapped, cx.uid())).await.ok()?;
-        (answer == seed).then_some(())
-    };
-    if cx.poll(window, works).await.is_none() {
+    if cx.poll(window, async || works(cx).await).await.is_none() {
         return Err(Stop::Failed(format!(
             "not all calls worked {window:?} after the outage's end"
         )));
