@@ -1,6 +1,6 @@
 //! One connection to a plugin, as kube-apiserver makes it, with a deadline for each call.
 
-use std::error::Error as _;
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -97,15 +97,13 @@ impl Client {
             grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
             grpc.unary(request, path, tonic_prost::ProstCodec::<Q, A>::default()).await
         };
-        match timeout(self.timeout, answered).await {
-            Ok(answer) => answer.map(tonic::Response::into_inner),
-            Err(_) => {
-                let mut status =
-                    Status::deadline_exceeded(format!("no answer within {:?}", self.timeout));
-                status.set_source(Arc::new(Overdue));
-                Err(status)
-            }
-        }
+        let Ok(answer) = timeout(self.timeout, answered).await else {
+            let mut status =
+                Status::deadline_exceeded(format!("no answer within {:?}", self.timeout));
+            status.set_source(Arc::new(Overdue));
+            return Err(status);
+        };
+        answer.map(tonic::Response::into_inner)
     }
 }
 
@@ -117,7 +115,7 @@ struct Overdue;
 /// Whether the call was given up here.
 #[must_use]
 pub fn overdue(status: &Status) -> bool {
-    status.source().is_some_and(|source| source.is::<Overdue>())
+    status.source().is_some_and(<dyn Error>::is::<Overdue>)
 }
 
 /// An answer of Encrypt as kube-apiserver sends it back, with a fresh uid.
