@@ -59,7 +59,7 @@ impl Imported {
         command.push(&pem);
         command.extend(oaep.iter().flat_map(|option| ["-pkeyopt", option]));
         let first = self.openssl(&command, &passing);
-        let hex: String = passing.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = passing.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
         let second =
             self.openssl(&["enc", "-id-aes256-wrap-pad", "-K", &hex, "-iv", "A65959A6"], key);
         STANDARD.encode([first, second].concat())
