@@ -130,11 +130,8 @@ async fn status_under_load(cx: &Context) -> Outcome {
     })
 }
 
-/// p50 and p99 of calls one after another.
-async fn timed<T, F>(
-    calls: usize,
-    mut call: impl FnMut() -> F,
-) -> Result<(Duration, Duration), Status>
+/// The least, p50 and p99 of calls one after another.
+async fn timed<T, F>(calls: usize, mut call: impl FnMut() -> F) -> Result<[Duration; 3], Status>
 where
     F: Future<Output = Result<T, Status>>,
 {
@@ -146,7 +143,7 @@ where
     }
     times.sort();
     let at = |percent: usize| times.get(times.len() * percent / 100).copied().unwrap_or_default();
-    Ok((at(50), at(99)))
+    Ok([at(0), at(50), at(99)])
 }
 
 async fn cancelled_calls(cx: &Context) -> Outcome {
@@ -156,7 +153,7 @@ async fn cancelled_calls(cx: &Context) -> Outcome {
         async move { client.encrypt(&seed, uid).await }
     };
     let calls = cx.settings().load.samples / 2;
-    let (usual, before) = timed(calls, encrypt).await.or_not_run("Encrypt")?;
+    let [least, _, before] = timed(calls, encrypt).await.or_not_run("Encrypt")?;
     let mut left = cx.settings().load.cancelled;
     while left > 0 {
         // Few at a time: servers take many resets at once for an attack (CVE-2023-44487).
@@ -165,14 +162,15 @@ async fn cancelled_calls(cx: &Context) -> Outcome {
         for _ in 0..batch {
             tasks.spawn(encrypt());
         }
-        // At once, half-way, when they might be answered, and after.
-        sleep(usual * u32::try_from(cx.below(4)).unwrap_or(0) / 2).await;
+        // Later the server would be done with them, however long their answers are under way.
+        sleep(least * u32::try_from(cx.below(4)).unwrap_or(0) / 4).await;
         tasks.shutdown().await;
         // A whole call between: the server has seen the resets before there are more.
         encrypt().await.or_failed("Encrypt between cancelled calls")?;
         left -= batch;
     }
-    let (_, after) = timed(calls, encrypt).await.or_failed("Encrypt after the cancelled calls")?;
+    let [_, _, after] =
+        timed(calls, encrypt).await.or_failed("Encrypt after the cancelled calls")?;
     cx.note(format!("p99 of Encrypt {before:.1?} before, {after:.1?} after"));
     demand(after <= before * 10 || after <= before + Duration::from_millis(250), || {
         format!("p99 of Encrypt was {before:.1?} before, and {after:.1?} after")
@@ -206,7 +204,7 @@ async fn latency(cx: &Context) -> Outcome {
     let seed = cx.seed();
     let wrapped = cx.wrapped(&client, &seed).await?;
     let failed = |status: Status| Stop::Failed(format!("a call failed: {}", describe(&status)));
-    let report = |rpc: &str, (half, most): (Duration, Duration)| {
+    let report = |rpc: &str, [_, half, most]: [Duration; 3]| {
         cx.note(format!("{rpc}: p50 {half:.1?}, p99 {most:.1?} of {calls}"));
     };
     report("Status", timed(calls, || client.status()).await.map_err(failed)?);

@@ -1,6 +1,7 @@
 //! Plugins on server stacks of other authors: what fails is what the lists say, and no report is older
 //! than its list.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -24,11 +25,10 @@ fn cached(plugin: &str) -> Option<PathBuf> {
     let why = format!("SKIPPED: {} is missing; ci/setup builds it", path.display());
     assert!(std::env::var("CI").as_deref() != Ok("true"), "{why}");
     if let Some(list) = std::env::var_os("KLEIDI_SKIPPED") {
-        use std::io::Write as _;
         let list = std::fs::File::options().create(true).append(true).open(list);
         writeln!(list.unwrap(), "{why}").unwrap();
     }
-    eprintln!("{why}");
+    let _ = writeln!(std::io::stderr(), "{why}");
     None
 }
 
