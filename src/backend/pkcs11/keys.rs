@@ -6,8 +6,8 @@
 //! 2. The **current** key is the one with the highest `CKA_ID`, read as a number, among those that may
 //!    encrypt and are not weak; or the one with the configured `CKA_ID`, if one is configured.
 //! 3. All others unwrap, whatever their flags: what they once wrapped stays readable.
-//! 4. A key that is damaged, or two keys that claim to be the current one, are an outage: not a reason
-//!    to take another key.
+//! 4. A newest key that is damaged or may not decrypt, or two keys that claim to be the current one, are an
+//!    outage: not a reason to take another key.
 
 use std::sync::Arc;
 
