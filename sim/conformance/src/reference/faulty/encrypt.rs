@@ -71,7 +71,7 @@ async fn before(this: &Faulty, request: &EncryptRequest) -> Result<(), Status> {
             let slot = this.connection.slots.clone().acquire_owned().await;
             let leak = Leak(slot.ok());
             // So that most of a call's time is spent with the slot.
-            sleep(Duration::from_millis(12)).await;
+            sleep(Duration::from_millis(50)).await;
             leak.give_back();
             Ok(())
         }
