@@ -37,6 +37,16 @@ pub fn p11() -> PathBuf {
     build("kleidi-harness", &["--bin", "p11"], "p11")
 }
 
+/// The conformance suite.
+///
+/// # Panics
+///
+/// If it cannot be built.
+#[must_use]
+pub fn conformance() -> PathBuf {
+    build("kms-conformance", &["--bin", "kms-conformance"], "kms-conformance")
+}
+
 /// The gRPC service that does nothing, for benchmarks.
 ///
 /// # Panics

@@ -84,6 +84,12 @@ pub fn strace() -> Option<PathBuf> {
     found("strace", in_path("strace"))
 }
 
+/// `openssl`, with which a transit key is wrapped for import.
+#[must_use]
+pub fn openssl() -> Option<PathBuf> {
+    found("openssl", in_path("openssl"))
+}
+
 /// `softhsm2-util`.
 #[must_use]
 pub fn softhsm_util() -> Option<PathBuf> {

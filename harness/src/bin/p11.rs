@@ -4,6 +4,7 @@
 //! p11 MODULE TOKEN PIN generate LABEL ID [weak]
 //! p11 MODULE TOKEN PIN import LABEL ID HEX
 //! p11 MODULE TOKEN PIN set LABEL ID encrypt=false
+//! p11 MODULE TOKEN PIN set LABEL ID decrypt=false
 //! p11 MODULE TOKEN PIN set LABEL ID id=HEX
 //! p11 MODULE TOKEN PIN delete LABEL ID
 //! p11 MODULE TOKEN PIN time LABEL ID          prints nanoseconds of an AES-GCM encrypt and decrypt
@@ -39,8 +40,9 @@ fn main() -> Outcome<()> {
         ["set", label, id, change] => {
             let attribute = match change.split_once('=') {
                 Some(("encrypt", flag)) => Attribute::Encrypt(flag == "true"),
+                Some(("decrypt", flag)) => Attribute::Decrypt(flag == "true"),
                 Some(("id", id)) => Attribute::Id(hex(id)?),
-                _ => return Err("encrypt=true, encrypt=false or id=HEX".into()),
+                _ => return Err("encrypt=true, decrypt=false and the like, or id=HEX".into()),
             };
             for key in find(&session, label, id)? {
                 session.update_attributes(key, std::slice::from_ref(&attribute))?;

@@ -177,6 +177,26 @@ fn a_key_that_may_not_encrypt_any_more_still_decrypts() {
     assert_eq!(wait_other_key(&plugin, &second), first);
 }
 
+/// What it wrapped cannot be read: no reason to go back to an older key, and to call that well.
+#[test]
+fn a_current_key_that_may_not_decrypt_any_more_is_an_outage() {
+    let Some((_stage, token, mut plugin)) = running("may not decrypt") else { return };
+    let first = plugin.key_id();
+    token.p11(&["generate", "kek", "02"]);
+    let second = wait_other_key(&plugin, &first);
+    token.p11(&["set", "kek", "02", "decrypt=false"]);
+    for restart in [false, true] {
+        if restart {
+            plugin.process.terminate();
+            plugin.start_again();
+        }
+        wait_says(&plugin, "an older key is not taken instead");
+    }
+    assert!(!plugin.process.log().contains(&format!("to={first}")), "{}", plugin.process.log());
+    token.p11(&["set", "kek", "02", "decrypt=true"]);
+    assert_eq!(wait_healthy(&plugin), second);
+}
+
 #[test]
 fn a_key_that_is_given_another_id_stays_readable() {
     let Some((_stage, token, plugin)) = running("renumbered") else { return };

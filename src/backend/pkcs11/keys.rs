@@ -6,8 +6,8 @@
 //! 2. The **current** key is the one with the highest `CKA_ID`, read as a number, among those that may
 //!    encrypt and are not weak; or the one with the configured `CKA_ID`, if one is configured.
 //! 3. All others unwrap, whatever their flags: what they once wrapped stays readable.
-//! 4. A key that is damaged, or two keys that claim to be the current one, are an outage: not a reason
-//!    to take another key.
+//! 4. A newest key that is damaged or may not decrypt, or two keys that claim to be the current one, are an
+//!    outage: not a reason to take another key.
 
 use std::sync::Arc;
 
@@ -158,6 +158,11 @@ impl Keyring {
         self.keys.iter().find(|key| key.handle == handle && key.attributes == *attributes)
     }
 
+    /// Whether this key was good for wrapping.
+    fn could_wrap(&self, handle: ObjectHandle) -> bool {
+        self.keys.iter().any(|key| key.handle == handle && key.id.is_some())
+    }
+
     /// Whether a key has this fingerprint.
     pub(super) fn has(&self, wanted: Fingerprint) -> bool {
         self.keys.iter().any(|key| key.has(wanted))
@@ -273,7 +278,11 @@ fn examine(
         }
         Verdict::OnlyDecrypts => (None, "not comparable (the key may not encrypt)"),
         Verdict::Unusable(why) => {
-            return Ok(Err(Unused { attributes, why, fault: Fault::Unsuitable }));
+            // What has wrapped, or may have before it was forbidden to unwrap, may be the newest there is.
+            let may_have_wrapped = attributes.decrypt == Some(false)
+                || before.is_some_and(|before| before.could_wrap(handle));
+            let fault = if may_have_wrapped { Fault::Damaged } else { Fault::Unsuitable };
+            return Ok(Err(Unused { attributes, why, fault }));
         }
         Verdict::Damaged(why) => {
             return Ok(Err(Unused { attributes, why, fault: Fault::Damaged }));

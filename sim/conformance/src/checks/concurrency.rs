@@ -1,0 +1,217 @@
+//! Many calls at a time: kube-apiserver has one connection for all its requests.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+use tonic::Status;
+
+use crate::check::Level::{Info, Must, Should};
+use crate::check::Profile::Concurrency;
+use crate::check::{Check, Outcome, Stop};
+use crate::client::{Client, SERVICE, back, describe};
+use crate::context::{Context, Demand as _, demand};
+use crate::raw::{self, NO_WINDOW, Raw};
+use crate::source::Document::{Grpc, GrpcTest};
+use crate::source::{lines, whole};
+
+pub(crate) const CHECKS: &[Check] = &[
+    Check {
+        id: "concurrency.parallel-roundtrips",
+        profile: Concurrency,
+        level: Must,
+        requirement: "Calls at the same time get their own answers.",
+        sources: &[
+            lines(Grpc, 42, 47, "one client for all requests"),
+            whole(GrpcTest, "TestGRPCServiceConcurrentAccess: 100 pairs at a time"),
+        ],
+        procedure: "64 tasks on one connection, each encrypts and decrypts 16 seeds.",
+        asserts: "Each plaintext is its own seed.",
+        run: |cx| Box::pin(parallel_roundtrips(cx)),
+        ..Check::DEFAULT
+    },
+    Check {
+        id: "concurrency.status-under-load",
+        profile: Concurrency,
+        level: Should,
+        requirement: "Status answers within the timeout while Encrypt and Decrypt are busy.",
+        rationale: "A plugin that is merely busy must not be taken for dead: writes would stop.",
+        procedure: "Keep 32 round trips going on one connection; call Status ten times on another.",
+        asserts: "Each Status is answered with OK within --timeout.",
+        run: |cx| Box::pin(status_under_load(cx)),
+        ..Check::DEFAULT
+    },
+    Check {
+        id: "concurrency.cancelled-calls",
+        profile: Concurrency,
+        level: Should,
+        requirement: "Calls that were cancelled leave nothing behind.",
+        rationale: "kube-apiserver cancels a Decrypt whose client went away.",
+        procedure: "Time 100 Encrypts; cancel 1,000 at different moments, eight at a time with a whole call between; time \
+                    100 again, on the same connection.",
+        asserts: "All timed calls succeed; the second p99 is at most ten times the first, or 250 ms more.",
+        run: |cx| Box::pin(cancelled_calls(cx)),
+        ..Check::DEFAULT
+    },
+    Check {
+        id: "concurrency.slow-reader",
+        profile: Concurrency,
+        level: Should,
+        requirement: "A client that takes no answers keeps no other waiting.",
+        rationale: "An apiserver that is stopped or swapped out must not take the others' plugin away.",
+        procedure: "On one connection grant no flow-control window and call Status 64 times; then \
+                    encrypt and decrypt on another; close the first; call on ten new ones, over half \
+                    a second.",
+        asserts: "All calls but those on the first succeed within --timeout.",
+        run: |cx| Box::pin(slow_reader(cx)),
+        ..Check::DEFAULT
+    },
+    Check {
+        id: "concurrency.latency",
+        profile: Concurrency,
+        level: Info,
+        requirement: "How long the calls take, one at a time.",
+        rationale: "A figure to compare with oneself; not with others, on another machine.",
+        procedure: "200 calls of each kind on one connection.",
+        asserts: "p50 and p99 are reported.",
+        run: |cx| Box::pin(latency(cx)),
+        ..Check::DEFAULT
+    },
+];
+
+/// One seed there and back.
+async fn round_trip(client: &Client, seed: &[u8], uid: String) -> Result<Vec<u8>, Status> {
+    let wrapped = client.encrypt(seed, uid.clone()).await?;
+    client.decrypt(back(&wrapped, uid)).await
+}
+
+async fn parallel_roundtrips(cx: &Context) -> Outcome {
+    let client = cx.connect().await?;
+    let load = cx.settings().load;
+    let mut tasks = JoinSet::new();
+    for _ in 0..load.parallel {
+        let client = client.clone();
+        let seeds: Vec<_> = (0..load.rounds).map(|_| (cx.seed(), cx.uid())).collect();
+        tasks.spawn(async move {
+            for (seed, uid) in seeds {
+                let answer = round_trip(&client, &seed, uid).await.or_failed("a round trip")?;
+                demand(answer == seed, || {
+                    "a Decrypt answered with another call's seed".to_owned()
+                })?;
+            }
+            Ok(())
+        });
+    }
+    while let Some(ended) = tasks.join_next().await {
+        ended.map_err(|error| Stop::Broken(error.to_string()))??;
+    }
+    Ok(())
+}
+
+async fn status_under_load(cx: &Context) -> Outcome {
+    let busy = cx.connect().await?;
+    let client = cx.connect().await?;
+    let mut tasks = JoinSet::new();
+    for _ in 0..32 {
+        let (busy, seed, uid) = (busy.clone(), cx.seed(), cx.uid());
+        tasks.spawn(async move { while round_trip(&busy, &seed, uid.clone()).await.is_ok() {} });
+    }
+    let mut slowest = Duration::ZERO;
+    for _ in 0..10 {
+        let begin = Instant::now();
+        client.status().await.or_failed("Status under load")?;
+        slowest = slowest.max(begin.elapsed());
+    }
+    cx.note(format!("the slowest of 10 took {slowest:.1?}"));
+    // A busy task ends only by an error.
+    demand(tasks.len() == 32 && tasks.try_join_next().is_none(), || {
+        "round trips failed under load".to_owned()
+    })
+}
+
+/// The least, p50 and p99 of calls one after another.
+async fn timed<T, F>(calls: usize, mut call: impl FnMut() -> F) -> Result<[Duration; 3], Status>
+where
+    F: Future<Output = Result<T, Status>>,
+{
+    let mut times = Vec::with_capacity(calls);
+    for _ in 0..calls {
+        let begin = Instant::now();
+        call().await?;
+        times.push(begin.elapsed());
+    }
+    times.sort();
+    let at = |percent: usize| times.get(times.len() * percent / 100).copied().unwrap_or_default();
+    Ok([at(0), at(50), at(99)])
+}
+
+async fn cancelled_calls(cx: &Context) -> Outcome {
+    let client = cx.connect().await?;
+    let encrypt = || {
+        let (client, seed, uid) = (client.clone(), cx.seed(), cx.uid());
+        async move { client.encrypt(&seed, uid).await }
+    };
+    let calls = cx.settings().load.samples / 2;
+    let [least, _, before] = timed(calls, encrypt).await.or_not_run("Encrypt")?;
+    let mut left = cx.settings().load.cancelled;
+    while left > 0 {
+        // Few at a time: servers take many resets at once for an attack (CVE-2023-44487).
+        let batch = left.min(8);
+        let mut tasks = JoinSet::new();
+        for _ in 0..batch {
+            tasks.spawn(encrypt());
+        }
+        // Later the server would be done with them, however long their answers are under way.
+        sleep(least * u32::try_from(cx.below(4)).unwrap_or(0) / 4).await;
+        tasks.shutdown().await;
+        // A whole call between: the server has seen the resets before there are more.
+        encrypt().await.or_failed("Encrypt between cancelled calls")?;
+        left -= batch;
+    }
+    let [_, _, after] =
+        timed(calls, encrypt).await.or_failed("Encrypt after the cancelled calls")?;
+    cx.note(format!("p99 of Encrypt {before:.1?} before, {after:.1?} after"));
+    demand(after <= before * 10 || after <= before + Duration::from_millis(250), || {
+        format!("p99 of Encrypt was {before:.1?} before, and {after:.1?} after")
+    })
+}
+
+async fn slow_reader(cx: &Context) -> Outcome {
+    let settings = cx.settings();
+    let mut slow = Raw::open(&settings.endpoints[0], settings.timeout, &NO_WINDOW)
+        .await
+        .map_err(Stop::Failed)?;
+    for call in 0..64 {
+        let bytes = raw::empty_call(2 * call + 1, "localhost", &format!("{SERVICE}Status"));
+        slow.send(&bytes).await.map_err(Stop::NotRun)?;
+    }
+    // The answers' headers need no window: with the last one all calls have been made.
+    let _ = slow.find(|frame| frame.stream == 127).await;
+    let client = cx.connect().await?;
+    let seed = cx.seed();
+    let answer = round_trip(&client, &seed, cx.uid()).await;
+    let answer = answer.or_failed("a round trip beside a slow reader")?;
+    client.status().await.or_failed("Status beside a slow reader")?;
+    demand(answer == seed, || "Decrypt answered something else than the seed".to_owned())?;
+    drop(slow);
+    cx.goes_on("a slow reader went away").await
+}
+
+async fn latency(cx: &Context) -> Outcome {
+    let client = cx.connect().await?;
+    let calls = cx.settings().load.samples;
+    let seed = cx.seed();
+    let wrapped = cx.wrapped(&client, &seed).await?;
+    let failed = |status: Status| Stop::Failed(format!("a call failed: {}", describe(&status)));
+    let report = |rpc: &str, [_, half, most]: [Duration; 3]| {
+        cx.note(format!("{rpc}: p50 {half:.1?}, p99 {most:.1?} of {calls}"));
+    };
+    report("Status", timed(calls, || client.status()).await.map_err(failed)?);
+    report("Encrypt", timed(calls, || client.encrypt(&seed, cx.uid())).await.map_err(failed)?);
+    report(
+        "Decrypt",
+        timed(calls, || client.decrypt(back(&wrapped, cx.uid()))).await.map_err(failed)?,
+    );
+    Ok(())
+}

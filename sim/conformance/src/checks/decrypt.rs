@@ -1,0 +1,183 @@
+//! What was altered does not decrypt.
+
+use kleidi_proto::kms::{DecryptRequest, EncryptResponse};
+use tonic::Code;
+
+use crate::check::Level::Should;
+use crate::check::{Check, Outcome, Stop};
+use crate::client::{Client, back, code_name, describe, overdue};
+use crate::context::{Context, Demand as _, demand};
+use crate::source::Document::Envelope;
+use crate::source::lines;
+
+/// A wrong answer of 32 bytes is kept by kube-apiserver for a day.
+const POISON: &str = "kube-apiserver keeps an answer of the right length for up to a day before it is \
+                      proven wrong, so an error is better than a doubtful answer.";
+
+pub(crate) const CHECKS: &[Check] = &[
+    Check {
+        id: "decrypt.garbage-fails",
+        level: Should,
+        requirement: "Random bytes for a ciphertext are answered with an error.",
+        rationale: POISON,
+        procedure: "Decrypt 1, 16, 28, 60 and 1024 random bytes with a key_id and annotations of Encrypt's.",
+        asserts: "Each call fails.",
+        run: |cx| Box::pin(garbage_fails(cx)),
+        ..Check::DEFAULT
+    },
+    Check {
+        id: "decrypt.tampered-fails",
+        level: Should,
+        requirement: "A ciphertext with one bit flipped is answered with an error.",
+        rationale: POISON,
+        procedure: "Encrypt; flip one bit of the first, the last and ten bytes between, one at a time; \
+                    decrypt each.",
+        asserts: "Each call fails.",
+        run: |cx| Box::pin(tampered_fails(cx)),
+        ..Check::DEFAULT
+    },
+    Check {
+        id: "decrypt.truncated-fails",
+        level: Should,
+        requirement: "A ciphertext that was cut is answered with an error, soon.",
+        rationale: POISON,
+        procedure: "Encrypt; decrypt every beginning of the ciphertext (sixteen of a long one), the empty \
+                    one among them.",
+        asserts: "Each call fails, within --timeout.",
+        run: |cx| Box::pin(truncated_fails(cx)),
+        ..Check::DEFAULT
+    },
+    Check {
+        id: "decrypt.wrong-key-id",
+        level: Should,
+        requirement: "With a key_id that was altered there is an error or the right plaintext, never \
+                      another.",
+        rationale: POISON,
+        procedure: "Encrypt; decrypt with the key_id's last character replaced, cut off, and one added.",
+        asserts: "No answer is anything else than the seed.",
+        run: |cx| Box::pin(wrong_key_id(cx)),
+        ..Check::DEFAULT
+    },
+    Check {
+        id: "decrypt.unknown-key-id",
+        level: Should,
+        requirement: "A key_id that was never issued is answered with an error that tells it apart from \
+                      an outage and from a bug.",
+        rationale: "It is what an operator sees who lost a key: waiting does not help, and the log has to \
+                    say so.",
+        procedure: "Encrypt; decrypt with an unrelated key_id.",
+        asserts: "An error; none of UNKNOWN, INTERNAL, UNAVAILABLE, DEADLINE_EXCEEDED.",
+        run: |cx| Box::pin(unknown_key_id(cx)),
+        ..Check::DEFAULT
+    },
+    Check {
+        id: "decrypt.swapped-annotations",
+        level: Should,
+        requirement: "A ciphertext with another's annotations is answered with an error.",
+        sources: &[lines(Envelope, 219, 219, "passes annotations on, and authenticates none")],
+        rationale: "Nobody but the plugin can protect them: they lie in etcd in clear.",
+        procedure: "Encrypt twice; decrypt the first with the second's annotations. Not run where the \
+                    annotations do not differ.",
+        asserts: "The call fails.",
+        run: |cx| Box::pin(swapped_annotations(cx)),
+        ..Check::DEFAULT
+    },
+];
+
+/// A connection and a ciphertext to alter.
+async fn begin(cx: &Context) -> Result<(Client, EncryptResponse, Vec<u8>), Stop> {
+    let client = cx.connect().await?;
+    let seed = cx.seed();
+    let wrapped = cx.wrapped(&client, &seed).await?;
+    Ok((client, wrapped, seed))
+}
+
+/// Demands an error of the server's own.
+async fn refused(client: &Client, request: DecryptRequest, what: &str) -> Result<Code, Stop> {
+    match client.decrypt(request).await {
+        Ok(answer) => Err(Stop::Failed(format!(
+            "{what} was answered with OK and {} bytes, wanted an error",
+            answer.len()
+        ))),
+        Err(status) if overdue(&status) => {
+            Err(Stop::Failed(format!("{what}: {}", describe(&status))))
+        }
+        Err(status) => Ok(status.code()),
+    }
+}
+
+async fn garbage_fails(cx: &Context) -> Outcome {
+    let (client, wrapped, _) = begin(cx).await?;
+    for length in [1, 16, 28, 60, 1024] {
+        let request = DecryptRequest { ciphertext: cx.bytes(length), ..back(&wrapped, cx.uid()) };
+        let code = refused(&client, request, &format!("garbage of {length} bytes")).await?;
+        cx.note(format!("{length} bytes: {}", code_name(code)));
+    }
+    Ok(())
+}
+
+async fn tampered_fails(cx: &Context) -> Outcome {
+    let (client, wrapped, _) = begin(cx).await?;
+    let length = wrapped.ciphertext.len();
+    demand(length > 0, || "the ciphertext is empty".to_owned())?;
+    let mut places = vec![0, length - 1];
+    places.extend((1..=10).map(|part| part * (length - 1) / 11));
+    for place in places {
+        let mut request = back(&wrapped, cx.uid());
+        request.ciphertext[place] ^= 1 << cx.below(8);
+        refused(&client, request, &format!("a bit flipped in byte {place} of {length}")).await?;
+    }
+    Ok(())
+}
+
+async fn truncated_fails(cx: &Context) -> Outcome {
+    let (client, wrapped, _) = begin(cx).await?;
+    let length = wrapped.ciphertext.len();
+    let step = length.div_ceil(16).max(1);
+    for kept in (0..length).filter(|kept| length <= 64 || kept % step == 0 || kept + 1 == length) {
+        let mut request = back(&wrapped, cx.uid());
+        request.ciphertext.truncate(kept);
+        refused(&client, request, &format!("a ciphertext of {kept} bytes out of {length}")).await?;
+    }
+    Ok(())
+}
+
+async fn wrong_key_id(cx: &Context) -> Outcome {
+    let (client, wrapped, seed) = begin(cx).await?;
+    let mut cut = wrapped.key_id.clone();
+    let last = cut.pop();
+    let replaced = format!("{cut}{}", if last == Some('0') { '1' } else { '0' });
+    for key_id in [replaced, cut, format!("{}0", wrapped.key_id)] {
+        let what = format!("key_id of {} bytes, altered", key_id.len());
+        let request = DecryptRequest { key_id, ..back(&wrapped, cx.uid()) };
+        match client.decrypt(request).await {
+            Ok(answer) => {
+                demand(answer == seed, || format!("{what}: answered with OK and other bytes"))?;
+                cx.note(format!("{what}: the right plaintext"));
+            }
+            Err(status) => cx.note(format!("{what}: {}", code_name(status.code()))),
+        }
+    }
+    Ok(())
+}
+
+async fn unknown_key_id(cx: &Context) -> Outcome {
+    let (client, wrapped, _) = begin(cx).await?;
+    let key_id = format!("never-issued-{}", cx.uid());
+    let request = DecryptRequest { key_id, ..back(&wrapped, cx.uid()) };
+    let code = refused(&client, request, "a key_id that was never issued").await?;
+    let unclear = [Code::Unknown, Code::Internal, Code::Unavailable, Code::DeadlineExceeded];
+    demand(!unclear.contains(&code), || {
+        format!("{} does not tell a lost key apart from a bug or an outage", code_name(code))
+    })
+}
+
+async fn swapped_annotations(cx: &Context) -> Outcome {
+    let (client, wrapped, _) = begin(cx).await?;
+    let other = client.encrypt(&cx.seed(), cx.uid()).await.or_not_run("the second Encrypt")?;
+    if other.annotations == wrapped.annotations {
+        return Err(Stop::NotRun("the annotations of two ciphertexts do not differ".to_owned()));
+    }
+    let request = DecryptRequest { annotations: other.annotations, ..back(&wrapped, cx.uid()) };
+    refused(&client, request, "another ciphertext's annotations").await.map(|_| ())
+}

@@ -1,0 +1,151 @@
+//! What Encrypt answers.
+
+use kleidi_proto::kms::EncryptResponse;
+
+use crate::check::Level::Must;
+use crate::check::{Check, Outcome, Stop};
+use crate::client::back;
+use crate::context::{Context, Demand as _, demand};
+use crate::domain_name;
+use crate::source::Document::{Config, DomainName, Envelope, Kep, Proto};
+use crate::source::lines;
+
+pub(crate) const CHECKS: &[Check] = &[
+    Check {
+        id: "encrypt.key-id-matches-status",
+        level: Must,
+        requirement: "Encrypt answers with the key_id that Status reports.",
+        sources: &[
+            lines(Kep, 149, 160, "the two must agree"),
+            lines(
+                Config,
+                411,
+                453,
+                "a seed whose key_id differs is thrown away, and the plugin unhealthy",
+            ),
+        ],
+        procedure: "Call Status and then Encrypt, ten times.",
+        asserts: "The key_ids of each pair are equal, byte for byte.",
+        run: |cx| Box::pin(key_id_matches_status(cx)),
+        ..Check::DEFAULT
+    },
+    Check {
+        id: "encrypt.ciphertext-present",
+        level: Must,
+        requirement: "The ciphertext of a 32-byte seed has 1 to 1024 bytes.",
+        sources: &[
+            lines(Proto, 74, 76, "its limit"),
+            lines(Envelope, 449, 487, "refuses an empty one and one of more than 1024 bytes"),
+        ],
+        procedure: "Encrypt ten seeds.",
+        asserts: "The length of each ciphertext in bytes.",
+        run: |cx| Box::pin(ciphertext_present(cx)),
+        ..Check::DEFAULT
+    },
+    Check {
+        id: "encrypt.annotations-fqdn",
+        level: Must,
+        requirement: "Keys of annotations are fully qualified domain names of at least two labels.",
+        sources: &[
+            lines(Proto, 86, 87, "keys must be fully qualified domain names"),
+            lines(Envelope, 449, 487, "refuses others"),
+            lines(
+                DomainName,
+                60,
+                80,
+                "lower-case labels of at most 63 bytes, 253 together; no slash",
+            ),
+        ],
+        procedure: "Encrypt.",
+        asserts: "Each key follows the rules; no annotations are fine.",
+        run: |cx| Box::pin(annotations_fqdn(cx)),
+        ..Check::DEFAULT
+    },
+    Check {
+        id: "encrypt.annotations-size",
+        level: Must,
+        requirement: "Keys and values of annotations have at most 32 KiB together.",
+        sources: &[
+            lines(Proto, 88, 88, "their limit"),
+            lines(Envelope, 449, 487, "refuses more than 32768 bytes"),
+        ],
+        procedure: "Encrypt.",
+        asserts: "The sum of all lengths in bytes.",
+        run: |cx| Box::pin(annotations_size(cx)),
+        ..Check::DEFAULT
+    },
+    Check {
+        id: "encrypt.uid-accepted",
+        level: Must,
+        requirement: "Any UUID is accepted for a uid, and one that was seen before, too.",
+        sources: &[lines(Proto, 68, 69, "it is for correlating logs, nothing else")],
+        procedure: "Encrypt and decrypt twice with one uid; then with the smallest and the greatest UUID.",
+        asserts: "All calls succeed.",
+        run: |cx| Box::pin(uid_accepted(cx)),
+        ..Check::DEFAULT
+    },
+];
+
+async fn encrypt(cx: &Context) -> Result<EncryptResponse, Stop> {
+    cx.connect().await?.encrypt(&cx.seed(), cx.uid()).await.or_failed("Encrypt")
+}
+
+async fn key_id_matches_status(cx: &Context) -> Outcome {
+    let client = cx.connect().await?;
+    for _ in 0..10 {
+        let status = client.status().await.or_failed("Status")?.key_id;
+        let wrapped = client.encrypt(&cx.seed(), cx.uid()).await.or_failed("Encrypt")?.key_id;
+        demand(status == wrapped, || {
+            format!("Status reports key_id {status:?}, Encrypt answers with {wrapped:?}")
+        })?;
+    }
+    Ok(())
+}
+
+async fn ciphertext_present(cx: &Context) -> Outcome {
+    let client = cx.connect().await?;
+    let mut longest = 0;
+    for _ in 0..10 {
+        let wrapped = client.encrypt(&cx.seed(), cx.uid()).await.or_failed("Encrypt")?;
+        let bytes = wrapped.ciphertext.len();
+        demand((1..=1024).contains(&bytes), || {
+            format!("the ciphertext has {bytes} bytes, wanted 1 to 1024")
+        })?;
+        longest = longest.max(bytes);
+    }
+    cx.note(format!("the longest ciphertext has {longest} bytes"));
+    Ok(())
+}
+
+async fn annotations_fqdn(cx: &Context) -> Outcome {
+    let wrapped = encrypt(cx).await?;
+    cx.note(format!("{} annotations", wrapped.annotations.len()));
+    for key in wrapped.annotations.keys() {
+        if let Some(fault) = domain_name::fault(key) {
+            return Err(Stop::Failed(format!("annotation key {key:?}: {fault}")));
+        }
+    }
+    Ok(())
+}
+
+async fn annotations_size(cx: &Context) -> Outcome {
+    let wrapped = encrypt(cx).await?;
+    let bytes: usize = wrapped.annotations.iter().map(|(key, value)| key.len() + value.len()).sum();
+    cx.note(format!("{bytes} bytes"));
+    demand(bytes <= 32 * 1024, || format!("annotations have {bytes} bytes, wanted at most 32768"))
+}
+
+async fn uid_accepted(cx: &Context) -> Outcome {
+    let client = cx.connect().await?;
+    let again = cx.uid();
+    let least = "00000000-0000-0000-0000-000000000000".to_owned();
+    let greatest = "ffffffff-ffff-ffff-ffff-ffffffffffff".to_owned();
+    for uid in [again.clone(), again, least, greatest] {
+        let what = format!("with uid {uid}");
+        let seed = cx.seed();
+        let wrapped =
+            client.encrypt(&seed, uid.clone()).await.or_failed(&format!("Encrypt {what}"))?;
+        client.decrypt(back(&wrapped, uid)).await.or_failed(&format!("Decrypt {what}"))?;
+    }
+    Ok(())
+}

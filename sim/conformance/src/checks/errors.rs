@@ -1,0 +1,90 @@
+//! What error messages say.
+
+use kleidi_proto::kms::DecryptRequest;
+use tonic::{Code, Status};
+
+use crate::check::Level::Should;
+use crate::check::{Check, Outcome};
+use crate::client::{back, code_name, describe};
+use crate::context::{Context, demand};
+use crate::secrets;
+use crate::source::Document::{Kep, StatusCodes};
+use crate::source::{lines, whole};
+
+pub(crate) const CHECKS: &[Check] = &[
+    Check {
+        id: "errors.no-secrets",
+        level: Should,
+        requirement: "No status message has a plaintext in it.",
+        sources: &[lines(Kep, 149, 160, "what is logged is public")],
+        rationale: "kube-apiserver logs the message and shows it to readers of /healthz.",
+        procedure: "Encrypt a seed; provoke errors of Decrypt with it, and of Encrypt with one that is too \
+                    long.",
+        asserts: "No message has the plaintext as it is, in hex or in base64.",
+        run: |cx| Box::pin(no_secrets(cx)),
+        ..Check::DEFAULT
+    },
+    Check {
+        id: "errors.codes",
+        level: Should,
+        requirement: "Faults of the caller have a code that says so.",
+        sources: &[whole(
+            StatusCodes,
+            "INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION and others",
+        )],
+        rationale: "kube-apiserver's metrics are labelled with the code; UNKNOWN and INTERNAL look like \
+                    bugs.",
+        procedure: "Decrypt garbage, an empty ciphertext and one that was tampered with.",
+        asserts: "None fails with UNKNOWN or INTERNAL.",
+        run: |cx| Box::pin(codes(cx)),
+        ..Check::DEFAULT
+    },
+];
+
+/// Requests that ought to fail, by what is wrong with them.
+fn faulty(cx: &Context, good: &DecryptRequest) -> Vec<(&'static str, DecryptRequest)> {
+    let mut tampered = good.clone();
+    if let Some(last) = tampered.ciphertext.last_mut() {
+        *last ^= 1;
+    }
+    vec![
+        ("garbage", DecryptRequest { ciphertext: cx.bytes(60), ..good.clone() }),
+        ("an empty ciphertext", DecryptRequest { ciphertext: Vec::new(), ..good.clone() }),
+        ("a tampered ciphertext", tampered),
+    ]
+}
+
+async fn no_secrets(cx: &Context) -> Outcome {
+    let client = cx.connect().await?;
+    let seed = cx.seed();
+    let wrapped = cx.wrapped(&client, &seed).await?;
+    let good = back(&wrapped, cx.uid());
+    let lost = DecryptRequest { key_id: format!("never-issued-{}", cx.uid()), ..good.clone() };
+    let mut errors: Vec<(&str, Status)> = Vec::new();
+    for (what, request) in faulty(cx, &good).into_iter().chain([("an unknown key_id", lost)]) {
+        errors.extend(client.decrypt(request).await.err().map(|status| (what, status)));
+    }
+    let long = seed.repeat(4096);
+    errors.extend(client.encrypt(&long, cx.uid()).await.err().map(|status| ("128 KiB", status)));
+    cx.note(format!("{} errors were looked at", errors.len()));
+    for (what, status) in errors {
+        demand(!secrets::has(status.message().as_bytes(), &seed), || {
+            format!("the message about {what} has the plaintext in it")
+        })?;
+    }
+    Ok(())
+}
+
+async fn codes(cx: &Context) -> Outcome {
+    let client = cx.connect().await?;
+    let wrapped = cx.wrapped(&client, &cx.seed()).await?;
+    for (what, request) in faulty(cx, &back(&wrapped, cx.uid())) {
+        if let Err(status) = client.decrypt(request).await {
+            cx.note(format!("{what}: {}", code_name(status.code())));
+            demand(![Code::Unknown, Code::Internal].contains(&status.code()), || {
+                format!("{what}: {}", describe(&status))
+            })?;
+        }
+    }
+    Ok(())
+}

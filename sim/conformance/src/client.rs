@@ -1,0 +1,161 @@
+//! One connection to a plugin, as kube-apiserver makes it, with a deadline for each call.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kleidi_proto::client::Connection;
+use kleidi_proto::kms::{
+    DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse, StatusRequest, StatusResponse,
+};
+use prost::Message;
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::{Code, Status};
+
+use crate::endpoint::Endpoint;
+
+/// The service's path, before a method's name.
+pub const SERVICE: &str = "/v2.KeyManagementService/";
+
+/// A connection; clones share it.
+#[derive(Debug, Clone)]
+pub struct Client {
+    connection: Connection,
+    timeout: Duration,
+    /// Longest answer in bytes.
+    receives: usize,
+}
+
+/// Longest answer that kube-apiserver takes, in bytes: grpc-go's default.
+const RECEIVES: usize = 4 << 20;
+
+impl Client {
+    /// Connects and begins HTTP/2.
+    pub async fn connect(endpoint: &Endpoint, limit: Duration) -> Result<Self, String> {
+        let connecting = UnixStream::connect(endpoint.address());
+        match timeout(limit, connecting).await {
+            Ok(Ok(stream)) => Self::over(stream, limit).await,
+            Ok(Err(error)) => Err(format!("cannot connect to {endpoint}: {error}")),
+            Err(_) => Err(format!("cannot connect to {endpoint} within {limit:?}")),
+        }
+    }
+
+    /// Begins HTTP/2 on a connection; `limit` is for this, and for each call.
+    pub async fn over(stream: UnixStream, limit: Duration) -> Result<Self, String> {
+        match timeout(limit, Connection::open(stream)).await {
+            Ok(Ok(connection)) => Ok(Self { connection, timeout: limit, receives: RECEIVES }),
+            Ok(Err(error)) => Err(format!("HTTP/2 does not begin: {error}")),
+            Err(_) => Err(format!("HTTP/2 does not begin within {limit:?}")),
+        }
+    }
+
+    /// The same connection; takes answers of this many bytes.
+    #[must_use]
+    pub fn receiving(&self, bytes: usize) -> Self {
+        Self { receives: bytes, ..self.clone() }
+    }
+
+    /// Calls Status.
+    pub async fn status(&self) -> Result<StatusResponse, Status> {
+        self.unary("Status", StatusRequest {}).await
+    }
+
+    /// Calls Encrypt.
+    pub async fn encrypt(&self, plaintext: &[u8], uid: String) -> Result<EncryptResponse, Status> {
+        self.unary("Encrypt", EncryptRequest { plaintext: plaintext.to_vec(), uid }).await
+    }
+
+    /// Calls Decrypt.
+    pub async fn decrypt(&self, request: DecryptRequest) -> Result<Vec<u8>, Status> {
+        let answer: DecryptResponse = self.unary("Decrypt", request).await?;
+        Ok(answer.plaintext.to_vec())
+    }
+
+    /// Calls a method of the service with any message.
+    pub async fn unary<Q, A>(&self, method: &str, request: Q) -> Result<A, Status>
+    where
+        Q: Message + Default + 'static,
+        A: Message + Default + 'static,
+    {
+        self.call(&format!("{SERVICE}{method}"), request).await
+    }
+
+    /// Calls any method; the answer's deadline is told to the server, too, as kube-apiserver does.
+    pub async fn call<Q, A>(&self, path: &str, request: Q) -> Result<A, Status>
+    where
+        Q: Message + Default + 'static,
+        A: Message + Default + 'static,
+    {
+        let path: PathAndQuery =
+            path.parse().map_err(|_| Status::internal(format!("{path} is no path")))?;
+        let mut grpc = self.connection.grpc().max_decoding_message_size(self.receives);
+        let mut request = tonic::Request::new(request);
+        request.set_timeout(self.timeout);
+        let answered = async {
+            grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+            grpc.unary(request, path, tonic_prost::ProstCodec::<Q, A>::default()).await
+        };
+        let Ok(answer) = timeout(self.timeout, answered).await else {
+            let mut status =
+                Status::deadline_exceeded(format!("no answer within {:?}", self.timeout));
+            status.set_source(Arc::new(Overdue));
+            return Err(status);
+        };
+        answer.map(tonic::Response::into_inner)
+    }
+}
+
+/// That there was no answer in time: unlike an answer which says that something else took too long.
+#[derive(Debug, thiserror::Error)]
+#[error("no answer in time")]
+struct Overdue;
+
+/// Whether the call was given up here.
+#[must_use]
+pub fn overdue(status: &Status) -> bool {
+    status.source().is_some_and(<dyn Error>::is::<Overdue>)
+}
+
+/// An answer of Encrypt as kube-apiserver sends it back, with a fresh uid.
+#[must_use]
+pub fn back(wrapped: &EncryptResponse, uid: String) -> DecryptRequest {
+    DecryptRequest {
+        ciphertext: wrapped.ciphertext.clone(),
+        uid,
+        key_id: wrapped.key_id.clone(),
+        annotations: wrapped.annotations.clone(),
+    }
+}
+
+/// A status for a report: its code and the beginning of its message.
+#[must_use]
+pub fn describe(status: &Status) -> String {
+    let message: String = status.message().chars().take(200).collect();
+    format!("{} ({message:?})", code_name(status.code()))
+}
+
+/// A code as gRPC's documentation spells it.
+#[must_use]
+pub fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}

@@ -1,0 +1,253 @@
+//! The plugin interface over the reference plugin, with at most one fault.
+//!
+//! The reference itself ([`super::plugin`]) knows of no fault: they are put on here, before and after its
+//! answers.
+
+mod decrypt;
+mod encrypt;
+mod status;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use kleidi_proto::kms::key_management_service_server::KeyManagementService;
+use kleidi_proto::kms::{
+    DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse, StatusRequest, StatusResponse,
+};
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tonic::{Request, Response, Status, async_trait};
+
+use super::keyring::{Flag, Key};
+use super::mutant::Fault;
+use super::plugin::Plugin;
+use crate::client::code_name;
+
+/// How long the slow ones are slow; the self-test's windows are chosen around these.
+pub(super) const LATE_ROTATION: Duration = Duration::from_millis(1800);
+pub(super) const LATE_NODE: Duration = Duration::from_millis(3750);
+const SLOW_RECOVERY: Duration = Duration::from_millis(2000);
+const BEFORE_READY: Duration = Duration::from_millis(300);
+
+/// What a call of Encrypt was about.
+struct Remembered {
+    key_id: String,
+    annotations: BTreeMap<String, Vec<u8>>,
+    plaintext: Vec<u8>,
+}
+
+/// What faults need to know of the process.
+pub struct Process {
+    /// Which of several plugins.
+    pub name: String,
+    /// Another one after each start.
+    pub incarnation: String,
+    /// When it started.
+    pub started: Instant,
+    /// The key that it began with.
+    pub first: Key,
+    /// Calls of Encrypt and Decrypt so far.
+    calls: AtomicUsize,
+    /// Held by each connection.
+    connections: Arc<()>,
+    /// The plaintext that calls overwrite for each other.
+    place: Mutex<Vec<u8>>,
+    /// What was encrypted, by ciphertext.
+    memory: Mutex<BTreeMap<Vec<u8>, Remembered>>,
+    uids: Mutex<BTreeSet<(bool, String)>>,
+    away: AtomicBool,
+    outages: AtomicUsize,
+    last_away: Mutex<Option<Instant>>,
+}
+
+impl Process {
+    /// Of a process that starts now.
+    pub fn new(name: String, incarnation: String, first: Key) -> Self {
+        Self {
+            name,
+            incarnation,
+            started: Instant::now(),
+            first,
+            calls: AtomicUsize::new(0),
+            connections: Arc::default(),
+            place: Mutex::default(),
+            memory: Mutex::default(),
+            uids: Mutex::default(),
+            away: AtomicBool::new(false),
+            outages: AtomicUsize::new(0),
+            last_away: Mutex::default(),
+        }
+    }
+
+    /// Whether there is more than one.
+    fn has_other_connections(&self) -> bool {
+        // One is the process's own.
+        Arc::strong_count(&self.connections) > 2
+    }
+}
+
+/// What faults need to know of a connection.
+pub struct Connection {
+    /// Calls of Encrypt and Decrypt so far.
+    calls: AtomicUsize,
+    _open: Arc<()>,
+    statuses: AtomicUsize,
+    issued: Mutex<BTreeSet<Vec<u8>>>,
+    last_seed: Mutex<Vec<u8>>,
+    slots: Arc<Semaphore>,
+    /// The key_id that was seen last, the one before, and how many Status ago it changed.
+    turn: Mutex<(String, String, usize)>,
+}
+
+impl Connection {
+    /// A new one of this process.
+    pub fn new(process: &Process) -> Self {
+        Self {
+            calls: AtomicUsize::new(0),
+            _open: Arc::clone(&process.connections),
+            statuses: AtomicUsize::new(0),
+            issued: Mutex::default(),
+            last_seed: Mutex::default(),
+            slots: Arc::new(Semaphore::new(8)),
+            turn: Mutex::default(),
+        }
+    }
+}
+
+/// The service of one connection.
+#[derive(Clone)]
+pub struct Faulty {
+    /// The reference.
+    pub plugin: Arc<Plugin>,
+    /// None: it is right.
+    pub fault: Option<Fault>,
+    /// Shared by all connections.
+    pub process: Arc<Process>,
+    /// This one's.
+    pub connection: Arc<Connection>,
+}
+
+impl Faulty {
+    fn has(&self, fault: Fault) -> bool {
+        self.fault == Some(fault)
+    }
+
+    /// Counts a call.
+    fn count(&self) {
+        self.process.calls.fetch_add(1, Ordering::SeqCst);
+        self.connection.calls.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn is_away(&self) -> bool {
+        self.plugin.ring().is(Flag::Outage)
+    }
+
+    /// A key_id as this plugin shows it.
+    fn outward(&self, id: String) -> String {
+        let process = &self.process;
+        match self.fault {
+            Some(Fault::KeyIdTooLong) => format!("{id:x<1025}"),
+            Some(Fault::KeyIdOf1024) => format!("{id:x<1024}"),
+            Some(Fault::KeyIdWithNewline) => format!("{id}\n"),
+            Some(Fault::KeyIdByNode) => format!("{id}-{}", process.name),
+            Some(Fault::KeyIdPerProcess) => format!("{id}-{}", process.incarnation),
+            Some(Fault::KeyIdOfFifthCall)
+                if self.connection.statuses.load(Ordering::SeqCst) >= 5 =>
+            {
+                format!("{id}-again")
+            }
+            Some(Fault::KeyIdAfterOutage) => match process.outages.load(Ordering::SeqCst) {
+                0 => id,
+                outages => format!("{id}-{outages}"),
+            },
+            Some(Fault::ReusesKeyId) => self.oldest_alike(id),
+            _ => id,
+        }
+    }
+
+    /// The id of the first key with the same material.
+    fn oldest_alike(&self, id: String) -> String {
+        let keys = self.plugin.ring().keys().unwrap_or_default();
+        let material = keys.iter().find(|key| key.id == id).map(|key| key.material);
+        keys.into_iter().find(|key| Some(key.material) == material).map_or(id, |key| key.id)
+    }
+
+    /// What [`Self::outward`] and Encrypt put on, taken off.
+    fn inward(&self, id: &str) -> String {
+        let puts_on = matches!(
+            self.fault,
+            Some(
+                Fault::KeyIdTooLong
+                    | Fault::KeyIdOf1024
+                    | Fault::KeyIdWithNewline
+                    | Fault::KeyIdByNode
+                    | Fault::KeyIdPerProcess
+                    | Fault::KeyIdOfFifthCall
+                    | Fault::KeyIdAfterOutage
+                    | Fault::EncryptsUnderOtherId
+            )
+        );
+        // The reference's own have 32 digits.
+        match id.get(..32) {
+            Some(own) if puts_on => own.to_owned(),
+            _ => id.to_owned(),
+        }
+    }
+
+    /// For a while after an outage it is not over.
+    fn recovers_slowly(&self) -> Result<(), Status> {
+        if !self.has(Fault::SlowRecovery) {
+            return Ok(());
+        }
+        let mut last = self.process.last_away.lock();
+        if self.is_away() {
+            *last = Some(Instant::now());
+        }
+        match *last {
+            Some(last) if last.elapsed() < SLOW_RECOVERY => Err(Status::unavailable("recovering")),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// One line a call: what, which, how it ended.
+fn log<T>(rpc: &str, uid: &str, ended: &Result<Response<T>, Status>) {
+    let code = ended.as_ref().map_or_else(|status| code_name(status.code()), |_| "OK");
+    let _ = writeln!(std::io::stderr(), "{rpc} uid={uid:?} {code}");
+}
+
+#[async_trait]
+impl KeyManagementService for Faulty {
+    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        let ended = status::status(self).await.map(Response::new);
+        log("Status", "", &ended);
+        ended
+    }
+
+    async fn encrypt(
+        &self,
+        request: Request<EncryptRequest>,
+    ) -> Result<Response<EncryptResponse>, Status> {
+        self.count();
+        let request = request.into_inner();
+        let ended = encrypt::encrypt(self, &request).await.map(Response::new);
+        log("Encrypt", &request.uid, &ended);
+        ended
+    }
+
+    async fn decrypt(
+        &self,
+        request: Request<DecryptRequest>,
+    ) -> Result<Response<DecryptResponse>, Status> {
+        self.count();
+        let request = request.into_inner();
+        let uid = request.uid.clone();
+        let ended = decrypt::decrypt(self, request).await.map(Response::new);
+        log("Decrypt", &uid, &ended);
+        ended
+    }
+}

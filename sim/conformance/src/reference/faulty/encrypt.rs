@@ -1,0 +1,154 @@
+//! Encrypt, and its faults.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use kleidi_proto::kms::{EncryptRequest, EncryptResponse};
+use tokio::time::sleep;
+use tonic::Status;
+
+use super::{Faulty, Remembered};
+use crate::context::hex;
+use crate::reference::mutant::Fault;
+use crate::reference::plugin::{MAGIC, encrypt_with};
+
+/// Where the mutants put what binds a ciphertext to something.
+pub(super) const BOUND: &str = "bound.reference.example";
+/// Legal but for its size.
+pub(super) const BIG: &str = "big.reference.example";
+/// What Kubernetes' own manual once gave for an example.
+pub(super) const SLASH: &str = "kms.example.io/id";
+
+pub(super) async fn encrypt(
+    this: &Faulty,
+    request: &EncryptRequest,
+) -> Result<EncryptResponse, Status> {
+    before(this, request).await?;
+    this.recovers_slowly()?;
+    let mut answer = match this.fault {
+        Some(Fault::NoRequestLimit) => {
+            // The beginning is enough to show it, and takes no seconds.
+            let length = request.plaintext.len().min(4096);
+            encrypt_with(&this.plugin.announced()?, &request.plaintext[..length])
+        }
+        Some(Fault::EncryptLags) => this
+            .plugin
+            .reachable()
+            .and_then(|()| encrypt_with(&this.process.first, &request.plaintext)),
+        Some(Fault::FakesCiphertext) if this.is_away() => fake(this),
+        _ => this.plugin.encrypt(request),
+    }?;
+    remember(this, request, &answer);
+    after(this, &mut answer);
+    answer.key_id = this.outward(answer.key_id);
+    Ok(answer)
+}
+
+async fn before(this: &Faulty, request: &EncryptRequest) -> Result<(), Status> {
+    let length = request.plaintext.len();
+    match this.fault {
+        Some(Fault::EmptyPlaintextPanics) if length == 0 => {
+            Err(Status::unknown("panic: index out of range"))
+        }
+        Some(Fault::AesKeySizesOnly) if ![0, 16, 24, 32].contains(&length) => {
+            Err(Status::invalid_argument("not the size of an AES key"))
+        }
+        Some(Fault::RefusesUidAgain)
+            if !this.process.uids.lock().insert((true, request.uid.clone())) =>
+        {
+            Err(Status::invalid_argument("this uid was used before"))
+        }
+        Some(Fault::LogsPlaintext) => {
+            let _ = writeln!(std::io::stderr(), "plaintext={}", hex(&request.plaintext));
+            Ok(())
+        }
+        // So that calls are under way when the process ends.
+        Some(Fault::DropsCallsAtStop) => {
+            sleep(Duration::from_millis(30)).await;
+            Ok(())
+        }
+        Some(Fault::CancelledCallsLeak) => {
+            let slot = this.connection.slots.clone().acquire_owned().await;
+            let leak = Leak(slot.ok());
+            // So that most of a call's time is spent with the slot.
+            sleep(Duration::from_millis(50)).await;
+            leak.give_back();
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A slot that is given back by those alone who come to the end.
+struct Leak(Option<tokio::sync::OwnedSemaphorePermit>);
+
+impl Leak {
+    fn give_back(mut self) {
+        self.0.take();
+    }
+}
+
+impl Drop for Leak {
+    fn drop(&mut self) {
+        if let Some(slot) = self.0.take() {
+            slot.forget();
+        }
+    }
+}
+
+fn fake(this: &Faulty) -> Result<EncryptResponse, Status> {
+    let mut random = [0; 60];
+    getrandom::fill(&mut random).map_err(|error| Status::internal(error.to_string()))?;
+    let key_id = this.plugin.announced()?.id;
+    Ok(EncryptResponse { ciphertext: [MAGIC, &random].concat(), key_id, ..Default::default() })
+}
+
+fn remember(this: &Faulty, request: &EncryptRequest, answer: &EncryptResponse) {
+    match this.fault {
+        Some(Fault::BoundToConnection) => {
+            this.connection.issued.lock().insert(answer.ciphertext.clone());
+        }
+        Some(Fault::AnswersLastSeed | Fault::TellsPlaintext) => {
+            this.connection.last_seed.lock().clone_from(&request.plaintext);
+        }
+        Some(Fault::CachesByBeginning | Fault::IgnoresAnnotations) => {
+            let remembered = Remembered {
+                key_id: answer.key_id.clone(),
+                annotations: answer.annotations.clone(),
+                plaintext: request.plaintext.clone(),
+            };
+            this.process.memory.lock().insert(answer.ciphertext.clone(), remembered);
+        }
+        _ => {}
+    }
+}
+
+fn after(this: &Faulty, answer: &mut EncryptResponse) {
+    let mut annotate = |key: &str, value: Vec<u8>| answer.annotations.insert(key.to_owned(), value);
+    match this.fault {
+        Some(Fault::AnnotationWithSlash) => {
+            annotate(SLASH, b"1".to_vec());
+        }
+        Some(Fault::AnnotationsTooLong) => {
+            annotate(BIG, vec![0; 32 * 1024]);
+        }
+        Some(Fault::BoundToNode) => {
+            annotate(BOUND, this.process.name.clone().into_bytes());
+        }
+        Some(Fault::KeyPerProcess) => {
+            annotate(BOUND, this.process.incarnation.clone().into_bytes());
+        }
+        Some(Fault::CiphertextTooLong) => pad(&mut answer.ciphertext, 1025),
+        Some(Fault::CiphertextOf1024) => pad(&mut answer.ciphertext, 1024),
+        Some(Fault::EncryptsUnderOtherId) => answer.key_id.push_str("-other"),
+        _ => {}
+    }
+}
+
+/// Zeros, and the true length in the last two bytes.
+fn pad(ciphertext: &mut Vec<u8>, to: usize) {
+    if let (Ok(length), true) = (u16::try_from(ciphertext.len()), ciphertext.len() + 2 <= to) {
+        ciphertext.resize(to - 2, 0);
+        ciphertext.extend(length.to_be_bytes());
+    }
+}

@@ -1,0 +1,257 @@
+//! The ways in which the reference plugin can be broken: at least one for each check.
+
+use clap::ValueEnum as _;
+
+/// A fault; what it does is in [`MUTANTS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[allow(missing_docs, reason = "MUTANTS says what they do")]
+pub enum Fault {
+    SpeaksNoHttp2,
+    RefusesLocalhost,
+    BusyAfterBrokenConnection,
+    OneConnectionAtATime,
+    UnknownMethodIsInternal,
+    VersionV1,
+    VersionV2beta1,
+    VersionChanges,
+    HealthzInCapitals,
+    KeyIdTooLong,
+    KeyIdOfFifthCall,
+    KeyIdWithNewline,
+    StatusHangs,
+    EncryptsUnderOtherId,
+    CiphertextTooLong,
+    AnnotationWithSlash,
+    AnnotationsTooLong,
+    RefusesUidAgain,
+    AnswersLastSeed,
+    ZerosAreNone,
+    BoundToConnection,
+    WantsAnnotationsInOrder,
+    GarbageIsPlaintext,
+    CachesByBeginning,
+    EmptyIsEmpty,
+    KeyIdByBeginning,
+    UnknownKeyIsOutage,
+    IgnoresAnnotations,
+    TellsPlaintext,
+    GarbageIsInternal,
+    KeyIdOf1024,
+    CiphertextOf1024,
+    AesKeySizesOnly,
+    EmptyPlaintextPanics,
+    NoRequestLimit,
+    HangsOnAnnotations,
+    ProtocolErrorEndsAll,
+    CrossesAnswers,
+    StatusWaitsForIdle,
+    CancelledCallsLeak,
+    SlotsUntilRead,
+    LimitsRate,
+    SocketForAll,
+    DirectoryForAll,
+    Reflection,
+    LogsPlaintext,
+    BoundToNode,
+    KnowsAnnouncedKeysOnly,
+    KeyIdByNode,
+    LateNode,
+    NeverRotates,
+    FlipFlops,
+    EncryptLags,
+    ForgetsOldKeys,
+    ReusesKeyId,
+    LateRotation,
+    KeyPerProcess,
+    KeyIdPerProcess,
+    StumblesOverStaleSocket,
+    DropsCallsAtStop,
+    ServesBeforeReady,
+    FakesCiphertext,
+    KeyIdAfterOutage,
+    HangsInOutage,
+    SaysOkInOutage,
+    HealthzInOutage,
+    SlowRecovery,
+    IgnoresDecryptDenied,
+}
+
+impl Fault {
+    /// As on the command line.
+    #[must_use]
+    pub fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+}
+
+/// What else a mutant turns red.
+#[derive(Debug, Clone, Copy)]
+pub enum Also {
+    /// Exactly these.
+    These(&'static [&'static str]),
+    /// These, and no others; which of them depends on the machine's load.
+    Within(&'static [&'static str]),
+    /// Whatever: with it hardly a call works.
+    Anything,
+}
+
+/// A broken reference plugin.
+#[derive(Debug, Clone, Copy)]
+pub struct Mutant {
+    /// Its fault.
+    pub fault: Fault,
+    /// The check that is to catch it.
+    pub check: &'static str,
+    /// Its blast radius.
+    pub also: Also,
+    /// What it does.
+    pub does: &'static str,
+}
+
+const fn only(fault: Fault, check: &'static str, does: &'static str) -> Mutant {
+    Mutant { fault, check, also: Also::These(&[]), does }
+}
+
+const fn with(
+    fault: Fault,
+    check: &'static str,
+    also: &'static [&'static str],
+    does: &'static str,
+) -> Mutant {
+    Mutant { fault, check, also: Also::These(also), does }
+}
+
+const fn within(
+    fault: Fault,
+    check: &'static str,
+    also: &'static [&'static str],
+    does: &'static str,
+) -> Mutant {
+    Mutant { fault, check, also: Also::Within(also), does }
+}
+
+const fn all(fault: Fault, check: &'static str, does: &'static str) -> Mutant {
+    Mutant { fault, check, also: Also::Anything, does }
+}
+
+use Fault as F;
+
+/// All mutants.
+#[rustfmt::skip]
+pub const MUTANTS: &[Mutant] = &[
+    all(F::SpeaksNoHttp2, "transport.unix-h2c", "answers with HTTP/1.1 400 and closes"),
+    all(F::RefusesLocalhost, "transport.authority-localhost", "refuses calls to localhost"),
+    with(F::BusyAfterBrokenConnection, "transport.reconnect", &["concurrency.slow-reader"],
+        "turns the next connection away after one that was broken off"),
+    within(F::OneConnectionAtATime, "transport.two-connections",
+        &["concurrency.slow-reader", "concurrency.status-under-load",
+            "limits.malformed-frames", "limits.oversize-request",
+            "outage.calls-do-not-hang", "outage.decrypt-permission-lost", "outage.encrypt-honest",
+            "outage.key-id-unchanged", "outage.recovers-unaided", "outage.status-is-error", "outage.status-reports"],
+        "serves a connection when the one before has ended"),
+    only(F::UnknownMethodIsInternal, "transport.unknown-method", "answers INTERNAL to methods that it does not have"),
+    with(F::VersionV1, "status.version", &["status.version-v2"], "reports version v1"),
+    only(F::VersionV2beta1, "status.version-v2", "reports version v2beta1"),
+    only(F::VersionChanges, "status.version-stable", "reports v2beta1 from the third Status of a connection on"),
+    only(F::HealthzInCapitals, "status.healthz-ok", "reports OK"),
+    with(F::KeyIdTooLong, "status.key-id-present", &["limits.key-id-under-1k"], "has key_ids of 1025 bytes"),
+    with(F::KeyIdOfFifthCall, "status.key-id-stable", &["rotation.no-flip-flop"],
+        "has another key_id from the fifth Status of a connection on"),
+    only(F::KeyIdWithNewline, "status.key-id-printable", "has key_ids that end with a newline"),
+    with(F::StatusHangs, "status.within-timeout",
+        &["concurrency.latency", "rotation.no-flip-flop", "rotation.status-encrypt-agree"],
+        "does not answer from the thirteenth Status of a connection on"),
+    with(F::EncryptsUnderOtherId, "encrypt.key-id-matches-status", &["rotation.status-encrypt-agree"],
+        "answers Encrypt with another key_id than Status"),
+    with(F::CiphertextTooLong, "encrypt.ciphertext-present", &["limits.ciphertext-under-1k"],
+        "has ciphertexts of 1025 bytes"),
+    only(F::AnnotationWithSlash, "encrypt.annotations-fqdn", "has an annotation kms.example.io/id"),
+    only(F::AnnotationsTooLong, "encrypt.annotations-size", "has an annotation of 32 KiB"),
+    with(F::RefusesUidAgain, "encrypt.uid-accepted", &["concurrency.status-under-load"],
+        "refuses a uid that it has seen"),
+    with(F::AnswersLastSeed, "roundtrip.seed-32", &["concurrency.parallel-roundtrips", "rotation.old-ciphertext"],
+        "answers Decrypt with what the connection encrypted last"),
+    only(F::ZerosAreNone, "roundtrip.binary", "takes 32 zeros for no plaintext"),
+    with(F::BoundToConnection, "roundtrip.after-reconnect",
+        &["replicas.cross-decrypt", "replicas.decrypts-ahead", "restart.decrypts-old", "rotation.old-ciphertext"],
+        "decrypts only what the same connection encrypted"),
+    only(F::WantsAnnotationsInOrder, "roundtrip.echoes-annotations", "refuses annotations that are not sorted on the wire"),
+    with(F::GarbageIsPlaintext, "decrypt.garbage-fails", &["decrypt.tampered-fails", "decrypt.truncated-fails"],
+        "gives back as it is what does not look like a ciphertext"),
+    only(F::CachesByBeginning, "decrypt.tampered-fails", "finds plaintexts by the first 16 bytes of the ciphertext"),
+    only(F::EmptyIsEmpty, "decrypt.truncated-fails", "decrypts nothing to nothing"),
+    only(F::KeyIdByBeginning, "decrypt.wrong-key-id", "takes a similar key_id, and does not authenticate"),
+    only(F::UnknownKeyIsOutage, "decrypt.unknown-key-id", "answers UNAVAILABLE to a key_id that it does not know"),
+    only(F::IgnoresAnnotations, "decrypt.swapped-annotations", "does not authenticate annotations"),
+    only(F::TellsPlaintext, "errors.no-secrets", "has the last plaintext in its errors"),
+    only(F::GarbageIsInternal, "errors.codes", "answers INTERNAL to bad ciphertexts"),
+    only(F::KeyIdOf1024, "limits.key-id-under-1k", "has key_ids of 1024 bytes"),
+    only(F::CiphertextOf1024, "limits.ciphertext-under-1k", "has ciphertexts of 1024 bytes"),
+    only(F::AesKeySizesOnly, "limits.plaintext-sizes", "encrypts 0, 16, 24 and 32 bytes only"),
+    only(F::EmptyPlaintextPanics, "limits.empty-plaintext", "answers UNKNOWN to an empty plaintext, as a recovered panic"),
+    only(F::NoRequestLimit, "limits.oversize-request", "takes requests of any size"),
+    only(F::HangsOnAnnotations, "limits.many-annotations", "does not answer to more than 1000 annotations"),
+    only(F::ProtocolErrorEndsAll, "limits.malformed-frames", "closes all connections when one breaks the protocol"),
+    only(F::CrossesAnswers, "concurrency.parallel-roundtrips", "keeps the plaintext of all calls in one place"),
+    only(F::StatusWaitsForIdle, "concurrency.status-under-load", "answers Status when no other connection has calls"),
+    only(F::CancelledCallsLeak, "concurrency.cancelled-calls", "takes 50 ms for an Encrypt, and loses one of 8 slots with each call that is cancelled"),
+    only(F::SlotsUntilRead, "concurrency.slow-reader", "has 16 slots, each taken until the answer has been read"),
+    only(F::LimitsRate, "concurrency.latency", "refuses more than 70 Status on a connection"),
+    only(F::SocketForAll, "hardening.socket-mode", "has a socket of mode 0666"),
+    only(F::DirectoryForAll, "hardening.socket-dir", "has a directory of mode 0777"),
+    only(F::Reflection, "hardening.reflection-off", "answers reflection"),
+    only(F::LogsPlaintext, "hardening.log-canary", "logs plaintexts in hex"),
+    with(F::BoundToNode, "replicas.cross-decrypt", &["replicas.decrypts-ahead"], "decrypts only what the same node encrypted"),
+    only(F::KnowsAnnouncedKeysOnly, "replicas.decrypts-ahead", "decrypts with keys only that it has announced"),
+    with(F::KeyIdByNode, "replicas.same-key-id", &["replicas.converge"], "has the node's name in its key_ids"),
+    only(F::LateNode, "replicas.converge", "announces a new key on the second node long after the first"),
+    with(F::NeverRotates, "rotation.key-id-changes", &["replicas.converge", "rotation.settles-in-one-poll"],
+        "announces the first key for ever"),
+    only(F::FlipFlops, "rotation.no-flip-flop", "goes back and forth between the new key_id and the old one for a while"),
+    only(F::EncryptLags, "rotation.status-encrypt-agree", "encrypts with the key that it began with"),
+    only(F::ForgetsOldKeys, "rotation.old-ciphertext", "decrypts with the newest key only"),
+    only(F::ReusesKeyId, "rotation.no-reuse", "derives key_ids from the material alone"),
+    only(F::LateRotation, "rotation.settles-in-one-poll", "announces a new key late"),
+    with(F::KeyPerProcess, "restart.decrypts-old", &["replicas.cross-decrypt", "replicas.decrypts-ahead"],
+        "decrypts only what the same process encrypted"),
+    with(F::KeyIdPerProcess, "restart.same-key-id", &["replicas.converge", "replicas.same-key-id"],
+        "has something of the process in its key_ids"),
+    only(F::StumblesOverStaleSocket, "restart.stale-socket", "does not start where a socket was left behind"),
+    only(F::DropsCallsAtStop, "restart.graceful-drain", "takes 30 ms for an Encrypt, and ends at SIGTERM without finishing calls"),
+    only(F::ServesBeforeReady, "restart.ready-only-when-serving", "listens for 300 ms before Status is ok"),
+    only(F::FakesCiphertext, "outage.encrypt-honest", "answers Encrypt with random bytes during an outage"),
+    only(F::KeyIdAfterOutage, "outage.key-id-unchanged", "has another key_id after an outage"),
+    only(F::HangsInOutage, "outage.calls-do-not-hang", "does not answer Decrypt during an outage"),
+    with(F::SaysOkInOutage, "outage.status-reports", &["outage.status-is-error"], "reports ok during an outage"),
+    only(F::HealthzInOutage, "outage.status-is-error", "reports an outage in healthz, beside a key_id"),
+    only(F::SlowRecovery, "outage.recovers-unaided", "stays unavailable for a while after an outage"),
+    only(F::IgnoresDecryptDenied, "outage.decrypt-permission-lost", "does not test decrypting"),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::catalogue;
+
+    #[test]
+    fn every_check_has_a_mutant_and_every_fault_is_one() {
+        let caught: BTreeSet<&str> = MUTANTS.iter().map(|mutant| mutant.check).collect();
+        for check in catalogue::all() {
+            assert!(caught.contains(check.id), "no mutant for {}", check.id);
+        }
+        let named = MUTANTS.iter().flat_map(|mutant| match mutant.also {
+            Also::These(ids) | Also::Within(ids) => {
+                ids.iter().chain([&mutant.check]).copied().collect()
+            }
+            Also::Anything => vec![mutant.check],
+        });
+        for id in named {
+            assert!(catalogue::find(id).is_some(), "there is no check {id}");
+        }
+        let faults: BTreeSet<String> = MUTANTS.iter().map(|mutant| mutant.fault.name()).collect();
+        assert_eq!(faults.len(), MUTANTS.len());
+        assert_eq!(faults.len(), Fault::value_variants().len());
+    }
+}

@@ -1,0 +1,149 @@
+//! What stands between HTTP/2 and the service: nothing, but for the faults that are seen here.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body::{Frame, SizeHint};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Bytes, Incoming};
+use kleidi_proto::kms::key_management_service_server::KeyManagementServiceServer;
+use prost::Message as _;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::Service as _;
+
+use crate::client::SERVICE;
+use crate::ordered::OrderedDecryptRequest;
+use crate::reference::faulty::Faulty;
+use crate::reference::mutant::Fault;
+
+/// What all connections share.
+pub struct Front {
+    fault: Option<Fault>,
+    slots: Arc<Semaphore>,
+}
+
+impl Front {
+    /// With this fault.
+    pub fn new(fault: Option<Fault>) -> Self {
+        Self { fault, slots: Arc::new(Semaphore::new(16)) }
+    }
+}
+
+/// A connection's service.
+#[derive(Clone)]
+pub struct Service {
+    inner: KeyManagementServiceServer<Faulty>,
+    front: Arc<Front>,
+    /// Whether a call has begun on the connection.
+    begun: Arc<AtomicBool>,
+}
+
+impl Service {
+    /// In front of `inner`.
+    pub fn new(
+        inner: KeyManagementServiceServer<Faulty>,
+        front: Arc<Front>,
+        begun: Arc<AtomicBool>,
+    ) -> Self {
+        Self { inner, front, begun }
+    }
+}
+
+impl hyper::service::Service<Request<Incoming>> for Service {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        self.begun.store(true, Ordering::SeqCst);
+        Box::pin(self.clone().answer(request))
+    }
+}
+
+impl Service {
+    async fn answer(mut self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+        let path = request.uri().path();
+        let known = ["Status", "Encrypt", "Decrypt"];
+        match self.front.fault {
+            Some(Fault::RefusesLocalhost)
+                if request.uri().authority().is_some_and(|host| host == "localhost") =>
+            {
+                Ok(Status::permission_denied("unknown host").into_http())
+            }
+            Some(Fault::UnknownMethodIsInternal)
+                if path.strip_prefix(SERVICE).is_some_and(|method| !known.contains(&method)) =>
+            {
+                Ok(Status::internal("no such method").into_http())
+            }
+            Some(Fault::Reflection) if path.starts_with("/grpc.reflection.") => Ok(empty_message()),
+            Some(Fault::WantsAnnotationsInOrder) if path.ends_with("/Decrypt") => {
+                self.in_order(request).await
+            }
+            Some(Fault::SlotsUntilRead) => {
+                let slot = Arc::clone(&self.front.slots).acquire_owned().await.ok();
+                let answer = self.inner.call(request).await?;
+                Ok(answer.map(|body| Body::new(Held { body, _slot: slot })))
+            }
+            _ => self.inner.call(request).await,
+        }
+    }
+
+    /// Refuses annotations that are not sorted.
+    async fn in_order(mut self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+        let (head, body) = request.into_parts();
+        let bytes =
+            body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+        // A gRPC message begins with 5 bytes: compressed or not, and its length.
+        let message = OrderedDecryptRequest::decode(bytes.get(5..).unwrap_or_default());
+        if message
+            .is_ok_and(|message| !message.annotations.is_sorted_by_key(|entry| entry.key.clone()))
+        {
+            return Ok(Status::invalid_argument("annotations are not sorted").into_http());
+        }
+        self.inner.call(Request::from_parts(head, Full::new(bytes))).await
+    }
+}
+
+/// An answer with one message without fields.
+fn empty_message() -> Response<Body> {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    let message = Full::new(Bytes::from_static(&[0; 5]));
+    let mut response =
+        Response::new(Body::new(message.with_trailers(std::future::ready(Some(Ok(trailers))))));
+    response.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
+    response
+}
+
+/// A body that holds a slot until it has been sent.
+struct Held {
+    body: Body,
+    _slot: Option<OwnedSemaphorePermit>,
+}
+
+impl http_body::Body for Held {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,107 @@
+//! 0 conformant, 1 not, 2 usage, 3 nobody knows.
+
+use crate::stage::{Stage, run};
+
+#[test]
+fn the_reference_conforms_and_ends_with_0() {
+    let stage = Stage::reference(None);
+    let ended = stage.check(&["--strict", "--jobs", "8", "--seed", "5"]);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    assert!(ended.said.contains("seed 5"), "{}", ended.said);
+    assert!(ended.said.contains("conformant: every selected MUST passed (exit 0)"));
+    assert!(ended.said.contains("0 MUST failed, 0 SHOULD failed, 0 INFO failed, 0 not run"));
+    assert_eq!(ended.complained, "", "no progress where nobody looks");
+}
+
+#[test]
+fn a_must_that_failed_ends_with_1() {
+    let stage = Stage::reference(Some("version-v1"));
+    let ended = stage.check(&["--run", "status.version", "status.healthz-ok"]);
+    assert_eq!(ended.code, 1, "{ended:?}");
+    assert!(ended.said.contains("version is \"v1\""), "{}", ended.said);
+    assert!(ended.said.contains("NOT conformant (exit 1)"), "{}", ended.said);
+}
+
+#[test]
+fn a_should_counts_only_if_strict() {
+    let stage = Stage::reference(Some("version-v2beta1"));
+    let checks = ["--run", "status.version", "status.version-v2"];
+    let ended = stage.check(&checks);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    assert!(ended.said.contains("1 SHOULD failed"), "{}", ended.said);
+    assert_eq!(stage.check(&[&["--strict"], &checks[..]].concat()).code, 1);
+}
+
+#[test]
+fn what_is_asked_wrongly_ends_with_2() {
+    let stage = Stage::empty();
+    let known = stage.file("unknown", "status.nothing  # for a reason\n");
+    let unexplained = stage.file("unexplained", "status.version\n");
+    let endpoint = ["--endpoint", "unix:///nowhere"];
+    for (args, says) in [
+        (&["--run", "status.nothing"][..], "no check \"status.nothing\""),
+        (&["--skip", "nothing"], "no check \"nothing\""),
+        (&["--run", "status.version", "--skip", "status.version"], "no check is left"),
+        (&["--known-failing", &known], "line 1: there is no check \"status.nothing\""),
+        (&["--known-failing", &unexplained], "has no reason"),
+        (&["--known-failing", "/nowhere/at/all"], "/nowhere/at/all: No such file"),
+        (&["--profile", "everything"], "everything"),
+        (&["--report", "html:x"], "wanted junit:PATH"),
+        (&["--timeout", "soon"], "soon"),
+        (&["--wrong"], "--wrong"),
+    ] {
+        let ended = run(&[&endpoint, args].concat());
+        assert_eq!(ended.code, 2, "{args:?}: {ended:?}");
+        assert!(ended.complained.contains(says), "{args:?}: {}", ended.complained);
+        assert_eq!(ended.said, "", "{args:?}");
+    }
+    for args in
+        [&[][..], &["--endpoint", "tcp://x"], &["--explain", "nothing"], &["diff", "a", "b"]]
+    {
+        assert_eq!(run(args).code, 2, "{args:?}");
+    }
+}
+
+#[test]
+fn a_report_that_cannot_be_written_ends_with_2_after_the_others() {
+    let stage = Stage::reference(None);
+    let ended = stage.check(&["--run", "status.version", "--report", "json:/nowhere/at/all"]);
+    assert_eq!(ended.code, 2, "{ended:?}");
+    assert!(ended.complained.contains("cannot write the report to /nowhere/at/all"));
+    assert!(ended.said.contains("status.version"), "{}", ended.said);
+}
+
+#[test]
+fn a_plugin_that_does_not_run_ends_with_3() {
+    let mut stage = Stage::reference(None);
+    let ended = stage.check_at("none.sock", &[]);
+    assert_eq!(ended.code, 3, "{ended:?}");
+    // Killed, it leaves its socket's file behind.
+    stage.kill();
+    assert!(stage.path("a.sock").exists());
+    let report = format!("json:{}", stage.path("out.json").display());
+    let ended = stage.check(&["--report", &report]);
+    assert_eq!(ended.code, 3, "{ended:?}");
+    assert!(ended.said.contains("refused") && ended.said.contains("is the plugin running?"));
+    let report = stage.read("out.json");
+    assert!(report.contains("\"not_run\"") && !report.contains("\"passed\","), "{report}");
+}
+
+#[test]
+fn a_must_that_was_selected_and_not_run_ends_with_3() {
+    let stage = Stage::reference(None);
+    let ended = stage.check(&["--profile", "rotation"]);
+    assert_eq!(ended.code, 3, "{ended:?}");
+    assert!(ended.said.contains("needs --on-rotate, --on-rotate-back"), "{}", ended.said);
+    let ended = stage.check(&["--run", "status.version", "replicas.cross-decrypt"]);
+    assert_eq!(ended.code, 3, "{ended:?}");
+    assert!(ended.said.contains("needs a second --endpoint"), "{}", ended.said);
+}
+
+#[test]
+fn a_deadline_that_passes_ends_with_3() {
+    let stage = Stage::reference(None);
+    let ended = stage.check(&["--deadline", "1ms"]);
+    assert_eq!(ended.code, 3, "{ended:?}");
+    assert!(ended.said.contains("the deadline of 1ms passed"), "{}", ended.said);
+}

@@ -1,0 +1,15 @@
+//! The command as its users run it: exit codes, files, hooks, reports; and that it tests itself.
+
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
+
+mod action;
+mod catalogue;
+mod dependencies;
+mod exit_codes;
+mod expectations;
+mod foreign;
+mod hooks;
+mod reports;
+mod self_test;
+mod stage;
+mod terminal;
