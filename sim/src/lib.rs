@@ -17,6 +17,7 @@
 pub mod cache;
 pub mod config;
 pub mod envelope;
+pub mod go;
 pub mod limits;
 pub mod object;
 pub mod probe;

@@ -13,6 +13,7 @@ use kleidi_sim::cache::Cache;
 use kleidi_sim::envelope::{self, Read, Reading};
 use kleidi_sim::probe::{Probe, Step};
 use kleidi_sim::time::Time;
+use kleidi_sim::version::Version;
 use zeroize::Zeroizing;
 
 const AAD: &[u8] = b"/registry/secrets/default/one";
@@ -49,7 +50,7 @@ impl World {
                 decrypt_fails: false,
                 annotations: BTreeMap::new(),
             },
-            probe: Probe::new("P"),
+            probe: Probe::new("P", Version::default()),
             cache: Cache::default(),
             now: Time(Duration::from_secs(1_800_000_000)),
             calls: Vec::new(),
