@@ -33,6 +33,12 @@ impl Version {
         if self >= Self::V1_37 { Library::Google } else { Library::Gogo }
     }
 
+    /// Whether a wrong value of a configuration is printed as JSON (1.34 and later), or as Go's source.
+    #[must_use]
+    pub fn prints_json(self) -> bool {
+        self >= Self::V1_37
+    }
+
     /// What goes into `:authority` for a socket's address (spec 2.4).
     #[must_use]
     pub fn authority(self, address: &[u8]) -> String {
