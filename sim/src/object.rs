@@ -102,10 +102,8 @@ impl Secret {
         aad: &[u8],
     ) -> Option<Vec<u8>> {
         let Self::Seed(seed) = self else { return None };
-        let cipher = Aes256Gcm::new_from_slice(&*derive(seed, info)).ok()?;
-        let payload = Payload { msg: plaintext, aad };
-        let sealed = cipher.encrypt(nonce.into(), payload).ok()?;
-        Some([info.as_slice(), nonce, &sealed].concat())
+        let sealed = seal_with_key(&*derive(seed, info), nonce, plaintext, aad)?;
+        Some([info.as_slice(), &sealed].concat())
     }
 
     /// Decrypts `encryptedData` of the object at the place `aad` in etcd.
@@ -113,9 +111,9 @@ impl Secret {
         match self {
             Self::Seed(seed) => {
                 let (info, rest) = data.split_at_checked(INFO_BYTES).ok_or(ReadError::TooShort)?;
-                open(&*derive(seed, info), rest, aad)
+                open_with_key(&*derive(seed, info), rest, aad)
             }
-            Self::Key(key) => open(key, data, aad),
+            Self::Key(key) => open_with_key(key, data, aad),
         }
     }
 }
@@ -131,7 +129,26 @@ fn derive(seed: &[u8], info: &[u8]) -> Zeroizing<[u8; 32]> {
     key
 }
 
-fn open(key: &[u8], data: &[u8], aad: &[u8]) -> Result<Vec<u8>, ReadError> {
+/// Nonce (the first 12 of the random bytes), ciphertext and tag of AES-GCM; nothing for a key of a wrong length
+/// or too few random bytes.
+pub(crate) fn seal_with_key(
+    key: &[u8],
+    random: &[u8],
+    plaintext: &[u8],
+    aad: &[u8],
+) -> Option<Vec<u8>> {
+    let nonce: &[u8; NONCE_BYTES] = random.get(..NONCE_BYTES)?.try_into().ok()?;
+    let payload = Payload { msg: plaintext, aad };
+    let sealed = match key.len() {
+        16 => Aes128Gcm::new_from_slice(key).ok()?.encrypt(nonce.into(), payload),
+        24 => Aes192Gcm::new_from_slice(key).ok()?.encrypt(nonce.into(), payload),
+        _ => Aes256Gcm::new_from_slice(key).ok()?.encrypt(nonce.into(), payload),
+    };
+    Some([nonce.as_slice(), &sealed.ok()?].concat())
+}
+
+/// What [`seal_with_key`] made, opened.
+pub(crate) fn open_with_key(key: &[u8], data: &[u8], aad: &[u8]) -> Result<Vec<u8>, ReadError> {
     let (nonce, sealed) = data.split_at_checked(NONCE_BYTES).ok_or(ReadError::TooShort)?;
     let nonce: &[u8; NONCE_BYTES] = nonce.try_into().map_err(|_| ReadError::TooShort)?;
     let payload = Payload { msg: sealed, aad };

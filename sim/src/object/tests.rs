@@ -115,27 +115,32 @@ fn what_a_plugin_answers_has_to_have_a_length() {
     }
 }
 
-/// Upstream's own unit tests: 1 with a seed, 1 with a key of 16 bytes.
+/// `encryptedData` alone.
+#[derive(Deserialize)]
+struct Data {
+    name: String,
+    r#type: i32,
+    secret: String,
+    aad: String,
+    data: String,
+    derived_key: Option<String>,
+    plaintext: String,
+}
+
 #[test]
 fn the_vectors_of_upstreams_unit_tests() {
-    let seed = hex("5d40323a820ff95561675e3b95e81867c5fdd561d35a88a2d08b08aa9d4fcf5c");
-    let data = hex(
-        "2442759e33945fbad709db577a0f037fd8a709fc76979b8942209debcecb9d57efe3d6ff6a1ef6ee9a5003b9833b\
-         3043cec1e47b35175b151107a8d2416b0e296bbf66b5d102fcefdf9a78f293d271",
-    );
-    let derived = derive(&seed, &data[..INFO_BYTES]);
-    assert_eq!(
-        derived.to_vec(),
-        hex("6e58b7659c304b0c382f42f16bd700465def1dead80bf6f1bf1d52073bdb0c00")
-    );
-    let seed = Secret::Seed(Zeroizing::new(seed));
-    assert_eq!(seed.open(&data, b"bamboo").unwrap(), b"pandas are the best");
-    let key = Secret::Key(Zeroizing::new(b"snorlax_awesomes".to_vec()));
-    let data = hex(
-        "9f27c8fcea8a58c467d8e437dbf2d85955f9b4bd912f4ef967d788a0cb07797dac0a3f0a0845605ca85ac8562b4a\
-         e1",
-    );
-    assert_eq!(key.open(&data, b"bamboo").unwrap(), b"pandas are the best");
+    let all: Vec<Data> = serde_json::from_str(include_str!("../../vectors/data.json")).unwrap();
+    assert_eq!(all.len(), 2);
+    for vector in all {
+        let (bytes, data) = (hex(&vector.secret), hex(&vector.data));
+        if let Some(derived) = vector.derived_key {
+            assert_eq!(derive(&bytes, &data[..INFO_BYTES]).to_vec(), hex(&derived));
+        }
+        let source_type = EncryptedDekSourceType::try_from(vector.r#type).unwrap();
+        let secret = Secret::new(source_type, Zeroizing::new(bytes)).unwrap();
+        let opened = secret.open(&data, &hex(&vector.aad)).unwrap();
+        assert_eq!(opened, hex(&vector.plaintext), "{}", vector.name);
+    }
 }
 
 #[test]

@@ -531,7 +531,7 @@ enum Edit {
 }
 
 fn edit() -> impl Strategy<Value = Edit> {
-    let pieces = vec![" ", ":", ": ", "#", " #", ",", "{", "}", "[", "]", "'", "\"", "!!str "];
+    let pieces = vec![" ", ":", ": ", " #", ",", "{", "}", "[", "]", "'", "\"", "!!str "];
     let before = vec![
         "---\n",
         "%YAML 1.1\n---\n",

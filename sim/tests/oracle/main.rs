@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
 
+mod chains;
 mod configurations;
 mod limits;
 mod objects;
