@@ -228,7 +228,7 @@ fn what_either_writes_both_read_alike() {
         spoilt(),
     );
     each(|by, oracle| {
-        proptest!(cases(1500), |((writer, reader, resource, plaintext, (random, moved), spoilt) in &all)| {
+        proptest!(cases(700), |((writer, reader, resource, plaintext, (random, moved), spoilt) in &all)| {
             let oracle = &mut oracle.borrow_mut();
             let (writer, same) = (file(&writer.0, writer.1), reader.1 % 2 == 0);
             let reader = if same { writer.clone() } else { file(&reader.0, reader.1) };
