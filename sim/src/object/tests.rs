@@ -117,7 +117,7 @@ fn what_a_plugin_answers_has_to_have_a_length() {
 
 /// `encryptedData` alone.
 #[derive(Deserialize)]
-struct Data {
+struct Alone {
     name: String,
     r#type: i32,
     secret: String,
@@ -129,7 +129,7 @@ struct Data {
 
 #[test]
 fn the_vectors_of_upstreams_unit_tests() {
-    let all: Vec<Data> = serde_json::from_str(include_str!("../../vectors/data.json")).unwrap();
+    let all: Vec<Alone> = serde_json::from_str(include_str!("../../vectors/data.json")).unwrap();
     assert_eq!(all.len(), 2);
     for vector in all {
         let (bytes, data) = (hex(&vector.secret), hex(&vector.data));
