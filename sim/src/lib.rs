@@ -5,7 +5,9 @@
 //!
 //! ```text
 //! config    which resources are encrypted by what; upstream's defaults and messages, by version
+//! reload    the configuration changes while the apiserver runs
 //! probe     is it healthy, and what is written with: Status and Encrypt, and nothing else
+//! transform a resource's chain of providers, and those whose keys are in the configuration
 //! envelope  objects to and from etcd's values; Decrypt, where a seed is not known
 //!   object  the bytes in etcd
 //!   cache   seeds that have been unwrapped
@@ -17,8 +19,11 @@
 pub mod cache;
 pub mod config;
 pub mod envelope;
+pub mod go;
 pub mod limits;
 pub mod object;
 pub mod probe;
+pub mod reload;
 pub mod time;
+pub mod transform;
 pub mod version;

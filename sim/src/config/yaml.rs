@@ -15,6 +15,16 @@ const DEPTH_MAX: usize = 100;
 
 /// The first document.
 pub(super) fn parse(text: &str) -> Result<Value, String> {
+    let head = text.lines().take_while(|line| line.is_empty() || line.starts_with(['#', '%']));
+    for directive in head.filter_map(|line| line.strip_prefix('%')) {
+        let mut words = directive.split_whitespace();
+        match words.next() {
+            Some("TAG") => {}
+            Some("YAML") if words.next() == Some("1.1") => {}
+            Some("YAML") => return Err("yaml: found incompatible YAML document".to_owned()),
+            _ => return Err("yaml: found unknown directive name".to_owned()),
+        }
+    }
     let mut composer =
         Composer { events: Parser::new_from_str(text), anchors: BTreeMap::new(), left: VALUES_MAX };
     match composer.next()? {

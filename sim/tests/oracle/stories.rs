@@ -2,12 +2,13 @@
 //! read. The oracle tells a story with upstream's code; the twin, with the model, has to tell the same.
 
 use proptest::prelude::*;
+use proptest::sample::Index;
 use serde_json::{Value, json};
 
 use crate::twin::Twin;
 use crate::{cases, each};
 
-/// A step, as the oracle takes it. `Read` is of the last value written before it.
+/// A step, as the oracle takes it. `Read` is of the last value written before it, `ReadOf` of any.
 #[derive(Debug, Clone)]
 enum Step {
     Plugin(Value),
@@ -15,6 +16,7 @@ enum Step {
     Check,
     Write,
     Read,
+    ReadOf(Index),
     Restart,
 }
 
@@ -131,33 +133,64 @@ fn story(slow: bool) -> impl Strategy<Value = (Value, Vec<Step>)> {
 
 /// The steps as the oracle takes them. A read without a value to read is one of something foreign.
 fn described(steps: &[Step]) -> Vec<Value> {
-    let mut written = None;
+    let mut written = Vec::new();
+    let read = |of: Option<&usize>| {
+        let (value, of) = of.map_or(("00", 0), |of| ("", *of));
+        json!({"read": {"aad": "/registry/secrets/a/b", "value": value, "of": of}})
+    };
     let describe = |(at, step): (usize, &Step)| match step {
         Step::Plugin(change) => json!({"plugin": change}),
         Step::Wait(ms) => json!({"wait_ms": ms}),
         Step::Check => json!({"check": {}}),
         Step::Write => {
-            written = Some(at);
+            written.push(at);
             json!({"write": {"aad": "/registry/secrets/a/b", "plaintext": "6b3873"}})
         }
-        Step::Read => match written {
-            Some(of) => json!({"read": {"aad": "/registry/secrets/a/b", "value": "", "of": of}}),
-            None => json!({"read": {"aad": "/registry/secrets/a/b", "value": "00", "of": 0}}),
-        },
+        Step::Read => read(written.last()),
+        Step::ReadOf(_) if written.is_empty() => read(None),
+        Step::ReadOf(which) => read(Some(which.get(&written))),
         Step::Restart => json!({"restart": {}}),
     };
     steps.iter().enumerate().map(describe).collect()
 }
 
-fn compare(background: bool, number: u32) {
-    let story = story(!background);
-    each(|_, oracle| {
-        proptest!(cases(number), |((plugin, steps) in &story)| {
+/// Stories of days: key_ids come and go, old values are read, and seeds are forgotten, or are not.
+fn days() -> impl Strategy<Value = (Value, Vec<Step>)> {
+    let answers = |key_id: &str| {
+        json!({
+            "status": {"version": "v2", "healthz": "ok", "key_id": key_id},
+            "encrypt": {"ciphertext": "77", "wraps": true, "key_id": key_id, "annotations": {}},
+        })
+    };
+    let good = json!({"plaintext": "", "unwraps": true});
+    let bad = json!({"plaintext": "", "error": "E"});
+    let rotate = proptest::sample::select(vec!["1", "2", "3"])
+        .prop_map(move |key_id| vec![Step::Plugin(answers(key_id)), Step::Check]);
+    let decrypt = proptest::sample::select(vec![good.clone(), good.clone(), bad])
+        .prop_map(|decrypt| vec![Step::Plugin(json!({"decrypt": decrypt}))]);
+    let hours = vec![43_200_000, 86_399_999, 86_400_000, 86_400_001, 90_000_000];
+    let wait = proptest::sample::select(hours).prop_map(|ms| vec![Step::Wait(ms), Step::Check]);
+    let step = prop_oneof![
+        3 => rotate,
+        1 => decrypt,
+        3 => wait,
+        4 => Just(vec![Step::Write]),
+        5 => any::<Index>().prop_map(|which| vec![Step::ReadOf(which)]),
+        1 => Just(vec![Step::Restart]),
+    ];
+    let mut plugin = answers("1");
+    plugin["decrypt"] = good;
+    proptest::collection::vec(step, 5..30).prop_map(move |steps| (plugin.clone(), steps.concat()))
+}
+
+fn compare(background: bool, number: u32, story: &impl Strategy<Value = (Value, Vec<Step>)>) {
+    each(|by, oracle| {
+        proptest!(cases(number), |((plugin, steps) in story)| {
             let steps = described(&steps);
             let told = oracle.borrow_mut().ask(&json!({
                 "do": "probe", "name": "P", "background": background, "plugin": plugin, "steps": steps,
             }));
-            Twin::new("P", background).tells(&steps, &told)?;
+            Twin::new("P", by, background).tells(&steps, &told)?;
         });
     });
 }
@@ -165,11 +198,17 @@ fn compare(background: bool, number: u32) {
 /// Only the story's own checks; the plugin may take its time.
 #[test]
 fn checks_writes_and_reads_are_alike() {
-    compare(false, 700);
+    compare(false, 700, &story(true));
 }
 
 /// With the apiserver's own polling: the moment of every call is compared, too.
 #[test]
 fn polling_is_alike() {
-    compare(true, 300);
+    compare(true, 300, &story(false));
+}
+
+/// The seeds in memory: for a day, and until something is remembered.
+#[test]
+fn seeds_are_remembered_alike() {
+    compare(false, 80, &days());
 }
