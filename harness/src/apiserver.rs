@@ -26,6 +26,7 @@ pub struct ApiServerConfig {
     directory: PathBuf,
     port: u16,
     http: Http,
+    reloads: bool,
 }
 
 /// An error of the API: the status and what it says.
@@ -77,6 +78,7 @@ impl ApiServer {
             directory,
             port,
             http,
+            reloads: false,
         })
     }
 
@@ -84,6 +86,11 @@ impl ApiServer {
     pub fn start_again(&mut self) {
         self.process = self.config.spawn();
         self.wait_ready();
+    }
+
+    /// From its next start on it looks at its EncryptionConfiguration each minute.
+    pub fn reload_automatically(&mut self) {
+        self.config.reloads = true;
     }
 
     /// Ends it.
@@ -244,7 +251,19 @@ impl ApiServerConfig {
             socket.display()
         );
         text.push_str("  - identity: {}\n");
-        fs::write(self.encryption(), text).expect("the encryption configuration can be written");
+        self.encrypt_by(&text)
+    }
+
+    /// Encrypts by this EncryptionConfiguration; replaces the one before at once.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be written.
+    #[must_use]
+    pub fn encrypt_by(self, text: &str) -> Self {
+        let new = self.encryption().with_extension("new");
+        fs::write(&new, text).expect("the encryption configuration can be written");
+        fs::rename(new, self.encryption()).expect("the encryption configuration can be replaced");
         self
     }
 
@@ -300,6 +319,9 @@ impl ApiServerConfig {
         command.args(["--disable-admission-plugins", "ServiceAccount", "--v", "2"]);
         if self.encryption().exists() {
             command.arg("--encryption-provider-config").arg(self.encryption());
+        }
+        if self.reloads {
+            command.arg("--encryption-provider-config-automatic-reload=true");
         }
         Process::spawn(&self.stage, &self.name, &mut command)
     }
