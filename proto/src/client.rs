@@ -21,11 +21,40 @@ pub async fn connect<S>(stream: S) -> hyper::Result<KeyManagementServiceClient<C
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
-    // Its end shows in the calls.
-    tokio::spawn(connection);
-    let origin = http::Uri::from_static("http://localhost");
-    Ok(KeyManagementServiceClient::with_origin(Connection(sender), origin))
+    Ok(Connection::open(stream).await?.client())
+}
+
+impl Connection {
+    /// Begins HTTP/2 on `stream`.
+    ///
+    /// Needs a tokio runtime, on which the connection is driven from then on.
+    pub async fn open<S>(stream: S) -> hyper::Result<Self>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (sender, connection) =
+            http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+        // Its end shows in the calls.
+        tokio::spawn(connection);
+        Ok(Self(sender))
+    }
+
+    /// A client of the plugin interface on this connection.
+    #[must_use]
+    pub fn client(&self) -> KeyManagementServiceClient<Self> {
+        KeyManagementServiceClient::with_origin(self.clone(), origin())
+    }
+
+    /// A client of any gRPC method on this connection.
+    #[must_use]
+    pub fn grpc(&self) -> tonic::client::Grpc<Self> {
+        tonic::client::Grpc::with_origin(self.clone(), origin())
+    }
+}
+
+/// What kube-apiserver since 1.32 sends for `:authority`.
+fn origin() -> http::Uri {
+    http::Uri::from_static("http://localhost")
 }
 
 impl tower_service::Service<http::Request<tonic::body::Body>> for Connection {

@@ -12,10 +12,23 @@
 //!   limits  what is accepted of a plugin
 //! ```
 //!
-//! Nothing here does I/O, asks the time or makes random bytes: all three are handed in.
+//! None of these does I/O, asks the time or makes random bytes: all three are handed in. With the feature
+//! `client` there are also
+//!
+//! ```text
+//! apiserver  what drives them: an apiserver as its plugins see it
+//! client     its gRPC client, with grpc-go's ways
+//! edges      what it needs of the world: sockets, the time, random bytes
+//! ```
 
+#[cfg(feature = "client")]
+pub mod apiserver;
 pub mod cache;
+#[cfg(feature = "client")]
+pub mod client;
 pub mod config;
+#[cfg(feature = "client")]
+pub mod edges;
 pub mod envelope;
 pub mod limits;
 pub mod object;

@@ -2,7 +2,7 @@
 //!
 //! Takes five minutes, nearly all of them spent waiting, with up to nine apiservers at a time.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use kleidi_harness::{ApiServer, Etcd, Stage, Stored, eventually, within};
@@ -13,6 +13,9 @@ use crate::recording::Recording;
 use crate::script::{Does, SCENARIOS, Script};
 use crate::world::{Sockets, configuration};
 use crate::{DIFFERENT_SEEDS, PROVIDER, VERSIONS};
+
+/// One apiserver starts at a time: each takes all the processors there are.
+static STARTING: Mutex<()> = Mutex::new(());
 
 const STEADY: Script = Script(&[(0, Does::Answers("1"))]);
 
@@ -40,8 +43,8 @@ fn polls(version: &str) {
     let entries: Vec<_> =
         SCENARIOS.iter().zip(&paths).map(|(s, path)| (s.name, path.as_path())).collect();
     // Nothing makes any, so nothing is encrypted or decrypted.
-    let apiserver =
-        apiserver.encrypt_by(&configuration("podtemplates", &entries, "3s")).start();
+    let apiserver = apiserver.encrypt_by(&configuration("podtemplates", &entries, "3s"));
+    let apiserver = alone(|| apiserver.start());
     for (scenario, plugin) in SCENARIOS.iter().zip(&plugins) {
         let script = scenario.script.to_string();
         wait_for(plugin, scenario.lasts);
@@ -59,7 +62,7 @@ fn start_and_health(version: &str) {
     let entries = [(PROVIDER, &*sockets.path("again"))];
     let text = configuration("secrets", &entries, "3s");
     let _ = apiserver.config().clone().encrypt_by(&text);
-    apiserver.start_again();
+    alone(|| apiserver.start_again());
     wait_for(&plugin, 15);
     let script = format!("{DIFFERENT_SEEDS} Secrets with as many seeds are in etcd");
     plugin.recording(version, "start", &script, 15).save();
@@ -83,7 +86,7 @@ fn reload(version: &str) {
     let entries = [(PROVIDER, &*sockets.path("again"))];
     let _ = apiserver.config().clone().encrypt_by(&configuration("secrets", &entries, "3s"));
     apiserver.reload_automatically();
-    apiserver.start_again();
+    alone(|| apiserver.start_again());
     wait_for(&plugin, 30);
     let _ = apiserver.config().clone().encrypt_by(&configuration("secrets", &entries, "4s"));
     wait_for(&plugin, 110);
@@ -105,7 +108,7 @@ fn with_secrets(stage: &Stage, version: &str, name: &str) -> Option<(Etcd, ApiSe
     let apiserver = ApiServer::new(stage, name, version, &etcd)?;
     let entries = [(PROVIDER, &*sockets.path("first"))];
     let text = configuration("secrets", &entries, "3s");
-    let mut apiserver = apiserver.encrypt_by(&text).start();
+    let mut apiserver = alone(|| apiserver.encrypt_by(&text).start());
     for number in 0..DIFFERENT_SEEDS {
         let name = format!("secret-{number}");
         apiserver.create_secret(&name, &name);
@@ -118,6 +121,11 @@ fn with_secrets(stage: &Stage, version: &str, name: &str) -> Option<(Etcd, ApiSe
         etcd.put(key, &stored.to_bytes());
     }
     Some((etcd, apiserver))
+}
+
+fn alone<T>(start: impl FnOnce() -> T) -> T {
+    let _one = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+    start()
 }
 
 fn elapsed(plugin: &Plugin) -> Duration {

@@ -1,0 +1,116 @@
+//! An apiserver, as far as its plugins see it: it loads an EncryptionConfiguration, polls, writes with the
+//! first provider, reads with all, says whether they are healthy, and loads the file again when it changes.
+//!
+//! ```text
+//! generation   all that is made of one file
+//!   entry      one `kms` entry at work
+//! reload       the next generation, when the file has changed
+//! ```
+//!
+//! What it needs of the world is in [`crate::edges`]; it runs on tokio, and on a paused clock too.
+
+mod entry;
+mod generation;
+mod reload;
+
+use std::io;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::task::JoinHandle;
+use tonic::metadata::MetadataMap;
+
+use crate::config::{ConfigError, GroupResource};
+use crate::edges::Edges;
+use crate::envelope::Read;
+use crate::version::Version;
+use generation::Generation;
+
+/// Gives the bytes of the EncryptionConfiguration, each time anew.
+pub type ConfigFile = Arc<dyn Fn() -> io::Result<Vec<u8>> + Send + Sync>;
+
+/// How an apiserver is started.
+#[derive(Clone)]
+pub struct Options {
+    /// Whose ways.
+    pub version: Version,
+    /// `--encryption-provider-config`
+    pub config: ConfigFile,
+    /// `--encryption-provider-config-automatic-reload`
+    pub reload: bool,
+}
+
+/// Why one has not started. A plugin that does not answer is no reason.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The file cannot be read.
+    #[error("cannot read the EncryptionConfiguration: {0}")]
+    File(#[from] io::Error),
+    /// The file is refused, as kube-apiserver would.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}
+
+/// A running one.
+pub struct Apiserver {
+    shared: Arc<Shared>,
+    reloads: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    edges: Edges,
+    options: Options,
+    now: RwLock<Arc<Generation>>,
+}
+
+impl Apiserver {
+    /// Starts one: each plugin has been looked at once when this returns, whatever it answered.
+    pub async fn start(edges: Edges, options: Options) -> Result<Self, StartError> {
+        let file = (options.config)()?;
+        let load = Generation::load(&edges, options.version, &file, options.reload);
+        let now = RwLock::new(Arc::new(load.await?));
+        let reload = options.reload;
+        let shared = Arc::new(Shared { edges, options, now });
+        let reloads = reload.then(|| tokio::spawn(reload::watch(Arc::clone(&shared))));
+        Ok(Self { shared, reloads })
+    }
+
+    /// `/healthz/kms-providers`: the error is the body behind `internal server error: `.
+    pub async fn health(&self) -> Result<(), String> {
+        self.shared.now().health().await
+    }
+
+    /// Encrypts an object's bytes for the place `key` in etcd. No plugin is ever called.
+    pub fn write(
+        &self,
+        resource: &GroupResource,
+        object: &[u8],
+        key: &[u8],
+    ) -> Result<Vec<u8>, String> {
+        self.shared.now().write(resource, object, key)
+    }
+
+    /// Decrypts a value of the place `key` in etcd. `metadata` goes with a Decrypt, should one be needed.
+    pub async fn read(
+        &self,
+        resource: &GroupResource,
+        value: &[u8],
+        key: &[u8],
+        metadata: &MetadataMap,
+    ) -> Result<Read, String> {
+        self.shared.now().read(resource, value, key, metadata).await
+    }
+}
+
+impl Drop for Apiserver {
+    fn drop(&mut self) {
+        if let Some(reloads) = &self.reloads {
+            reloads.abort();
+        }
+    }
+}
+
+impl Shared {
+    fn now(&self) -> Arc<Generation> {
+        Arc::clone(&self.now.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
