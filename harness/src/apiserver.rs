@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::http::Http;
 use crate::process::{Process, free_port};
-use crate::{Etcd, Stage, components, eventually};
+use crate::{Etcd, PATIENCE, Stage, components, within};
 
 /// The bearer token of the tests' administrator.
 const TOKEN: &str = "admin-of-the-tests";
@@ -27,6 +28,7 @@ pub struct ApiServerConfig {
     port: u16,
     http: Http,
     reloads: bool,
+    patience: Duration,
 }
 
 /// An error of the API: the status and what it says.
@@ -79,6 +81,7 @@ impl ApiServer {
             port,
             http,
             reloads: false,
+            patience: PATIENCE,
         })
     }
 
@@ -86,11 +89,6 @@ impl ApiServer {
     pub fn start_again(&mut self) {
         self.process = self.config.spawn();
         self.wait_ready();
-    }
-
-    /// From its next start on it looks at its EncryptionConfiguration each minute.
-    pub fn reload_automatically(&mut self) {
-        self.config.reloads = true;
     }
 
     /// Ends it.
@@ -102,9 +100,11 @@ impl ApiServer {
         let http = &self.config.http;
         // Health of the KMS is another matter, and some tests begin without it.
         let path = "/readyz?exclude=kms-providers&exclude=kms-provider-0";
-        self.process.wait_ready(|| match http.send("GET", path, None)? {
-            answer if answer.status == 200 => Ok(()),
-            answer => Err(answer.body),
+        self.process.wait_ready_within(self.config.patience, || {
+            match http.send("GET", path, None)? {
+                answer if answer.status == 200 => Ok(()),
+                answer => Err(answer.body),
+            }
         });
     }
 
@@ -267,6 +267,18 @@ impl ApiServerConfig {
         self
     }
 
+    /// It looks at its EncryptionConfiguration each minute.
+    #[must_use]
+    pub fn reload_automatically(self) -> Self {
+        Self { reloads: true, ..self }
+    }
+
+    /// Waits so long for its start.
+    #[must_use]
+    pub fn patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
+    }
+
     /// Starts it and waits until it serves; its KMS provider may be unhealthy.
     #[must_use]
     pub fn start(self) -> ApiServer {
@@ -330,7 +342,7 @@ impl ApiServerConfig {
 impl ApiServer {
     /// The namespace is made in the background after the start.
     fn wait_namespace(&self) {
-        eventually("the default namespace", || {
+        within(self.config.patience, "the default namespace", || {
             self.call("GET", "/api/v1/namespaces/default", None).map_err(|error| error.message)
         });
     }

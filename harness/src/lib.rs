@@ -59,6 +59,7 @@ pub use etcd::Etcd;
 pub use jwt::JwtIssuer;
 pub use load::{Load, Made, Rpc, Summary};
 pub use plugin::{Client, Plugin, PluginConfig, wait_healthy};
+pub(crate) use poll::PATIENCE;
 pub use poll::{eventually, within};
 pub use process::{Process, free_port};
 pub use shim::{Call, Shim};

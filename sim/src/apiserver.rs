@@ -15,8 +15,11 @@ mod reload;
 
 use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
+use tokio::time::sleep;
 use tonic::metadata::MetadataMap;
 
 use crate::config::{ConfigError, GroupResource};
@@ -99,7 +102,44 @@ impl Apiserver {
     ) -> Result<Read, String> {
         self.shared.now().read(resource, value, key, metadata).await
     }
+
+    /// Decrypts pairs of key and value, as many at a time as a list of that version does.
+    pub async fn list(
+        &self,
+        resource: &GroupResource,
+        pairs: &[(String, Vec<u8>)],
+        metadata: &MetadataMap,
+    ) -> Vec<Result<Read, String>> {
+        let at_once = self.shared.options.version.decrypts_at_once();
+        let permits = Arc::new(Semaphore::new(at_once));
+        let mut reads = Vec::new();
+        for (key, value) in pairs.iter().cloned() {
+            let (now, permits) = (self.shared.now(), Arc::clone(&permits));
+            let (resource, metadata) = (resource.clone(), metadata.clone());
+            reads.push(tokio::spawn(async move {
+                let _permit = permits.acquire().await;
+                now.read(&resource, &value, key.as_bytes(), &metadata).await
+            }));
+        }
+        let mut all = Vec::new();
+        for read in reads {
+            all.push(read.await.unwrap_or_else(|error| Err(error.to_string())));
+        }
+        all
+    }
+
+    /// Returns once it is healthy. Until then kube-apiserver asks itself, as soon as it serves, each 100 ms,
+    /// so that plugins are looked at every 3 s (`controlplane/controller/kubernetesservice`, which waits for
+    /// `/readyz`).
+    pub async fn until_ready(&self) {
+        while self.health().await.is_err() {
+            sleep(ASK_ITSELF).await;
+        }
+    }
 }
+
+/// How often an apiserver asks itself whether it is ready.
+const ASK_ITSELF: Duration = Duration::from_millis(100);
 
 impl Drop for Apiserver {
     fn drop(&mut self) {

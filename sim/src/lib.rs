@@ -20,18 +20,34 @@
 //! client     its gRPC client, with grpc-go's ways
 //! edges      what it needs of the world: sockets, the time, random bytes
 //! ```
+//!
+//! and with the feature `cli`, for the program `kleidi-sim`,
+//!
+//! ```text
+//! cli        its arguments and what it says
+//! store      Secrets in etcd: put, get, list, rewrite
+//!   secret   the bytes of a Secret
+//!   etcd     a client
+//! ```
 
 #[cfg(feature = "client")]
 pub mod apiserver;
 pub mod cache;
+#[cfg(feature = "cli")]
+pub mod cli;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod config;
 #[cfg(feature = "client")]
 pub mod edges;
 pub mod envelope;
+#[cfg(feature = "cli")]
+pub mod etcd;
 pub mod limits;
 pub mod object;
 pub mod probe;
+pub mod secret;
+#[cfg(feature = "cli")]
+pub mod store;
 pub mod time;
 pub mod version;

@@ -2,10 +2,13 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
 
+mod compare;
 mod http2;
 mod plugin;
 mod record;
+mod recorded;
 mod recording;
+mod replay;
 mod script;
 mod world;
 
@@ -17,3 +20,12 @@ const PROVIDER: &str = "kms";
 
 /// Secrets that are in etcd before a start, each with another seed.
 const DIFFERENT_SEEDS: usize = 30;
+
+/// Seconds after its first Status when an apiserver's health begins to be looked at from outside.
+const HEALTH_FROM: u64 = 125;
+
+/// When its file is replaced.
+const CHANGED_AT: u64 = 150;
+
+/// When Secrets are read after that.
+const READ_AT: u64 = 250;

@@ -76,7 +76,10 @@ impl Plugin {
             .filter(|connection| connection.at < until)
             .map(|connection| Connection {
                 at: time(connection.at),
-                ended: connection.ended.filter(|(at, _)| *at < until).map(|(at, by)| (time(at), by)),
+                ended: connection
+                    .ended
+                    .filter(|(at, _)| *at < until)
+                    .map(|(at, by)| (time(at), by)),
                 calls: connection
                     .calls
                     .iter()
@@ -196,8 +199,7 @@ impl Plugin {
             "Decrypt" => DecryptRequest::decode(message).expect("a request").uid,
             _ => String::new(),
         };
-        let of_grpc =
-            ["content-type", "user-agent", "te", "grpc-timeout", "grpc-accept-encoding"];
+        let of_grpc = ["content-type", "user-agent", "te", "grpc-timeout", "grpc-accept-encoding"];
         let metadata = headers
             .iter()
             .filter(|(name, _)| !name.starts_with(':') && !of_grpc.contains(&name.as_str()))

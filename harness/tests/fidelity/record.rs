@@ -1,114 +1,130 @@
 //! Records real kube-apiservers: `cargo test --package kleidi-harness --test fidelity -- --ignored record`.
 //!
-//! Takes five minutes, nearly all of them spent waiting, with up to nine apiservers at a time.
+//! Takes ten minutes, most of them spent waiting, with up to twelve apiservers at a time.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use kleidi_harness::{ApiServer, Etcd, Stage, Stored, eventually, within};
+use kleidi_harness::{ApiServer, Etcd, Stage, Stored, within};
 use tokio::time::Instant;
 
 use crate::plugin::Plugin;
 use crate::recording::Recording;
-use crate::script::{Does, SCENARIOS, Script};
+use crate::script::{LATE, SCENARIOS, STEADY};
 use crate::world::{Sockets, configuration};
-use crate::{DIFFERENT_SEEDS, PROVIDER, VERSIONS};
+use crate::{CHANGED_AT, DIFFERENT_SEEDS, HEALTH_FROM, PROVIDER, READ_AT, VERSIONS};
+
+/// How long an apiserver may need to start, when nine others run.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// One apiserver starts at a time: each takes all the processors there are.
 static STARTING: Mutex<()> = Mutex::new(());
 
-const STEADY: Script = Script(&[(0, Does::Answers("1"))]);
-
 #[test]
-#[ignore = "takes five minutes, and changes the recordings that the other tests compare with"]
+#[ignore = "takes ten minutes, and changes the recordings that the other tests compare with"]
 fn record() {
     std::thread::scope(|scope| {
         for version in VERSIONS {
             scope.spawn(move || polls(version));
-            scope.spawn(move || start_and_health(version));
-            scope.spawn(move || reload(version));
+            scope.spawn(move || reads(version));
         }
     });
 }
 
-/// One apiserver with a `kms` entry for each scenario; each entry has its own connection and loop.
+/// One apiserver with a `kms` entry for each scenario, as each entry has its own connection and loop; and one
+/// with a plugin that is late.
 fn polls(version: &str) {
     let stage = Stage::new(&format!("recording polls {version}"));
     let sockets = Sockets::new(&stage);
     let Some(etcd) = Etcd::start(&stage) else { return };
-    let Some(apiserver) = ApiServer::new(&stage, "apiserver", version, &etcd) else { return };
+    let start = |name: &str, entries: &[(&str, &Path)]| {
+        let apiserver = ApiServer::new(&stage, name, version, &etcd)?;
+        // Nothing makes any of these, so nothing is encrypted or decrypted.
+        let text = configuration("podtemplates", entries, "3s");
+        Some(alone(|| apiserver.encrypt_by(&text).patience(PATIENCE).start()))
+    };
     let plugins: Vec<_> =
         SCENARIOS.iter().map(|scenario| sockets.start(scenario.name, scenario.script)).collect();
     let paths: Vec<_> = SCENARIOS.iter().map(|scenario| sockets.path(scenario.name)).collect();
     let entries: Vec<_> =
         SCENARIOS.iter().zip(&paths).map(|(s, path)| (s.name, path.as_path())).collect();
-    // Nothing makes any, so nothing is encrypted or decrypted.
-    let apiserver = apiserver.encrypt_by(&configuration("podtemplates", &entries, "3s"));
-    let apiserver = alone(|| apiserver.start());
-    for (scenario, plugin) in SCENARIOS.iter().zip(&plugins) {
+    let several = start("several", &entries);
+    let late = sockets.start(LATE.name, LATE.script);
+    let one = start("one", &[(LATE.name, &sockets.path(LATE.name))]);
+    let scenarios = [&LATE].into_iter().chain(&SCENARIOS);
+    for (scenario, plugin) in scenarios.zip([&late].into_iter().chain(&plugins)) {
         let script = scenario.script.to_string();
         wait_for(plugin, scenario.lasts);
         plugin.recording(version, scenario.name, &script, scenario.lasts).save();
     }
-    drop(apiserver);
+    drop((several, one));
+}
+
+/// Two apiservers on Secrets that another has written, each with a seed of its own.
+fn reads(version: &str) {
+    let stage = Stage::new(&format!("recording reads {version}"));
+    let sockets = Sockets::new(&stage);
+    let Some(etcd) = Etcd::start(&stage) else { return };
+    if write_secrets(&stage, &sockets, version, &etcd).is_none() {
+        return;
+    }
+    std::thread::scope(|scope| {
+        scope.spawn(|| start_and_health(&stage, &sockets, version, &etcd));
+        scope.spawn(|| reload(&stage, &sockets, version, &etcd));
+    });
 }
 
 /// A start with Secrets in etcd; later, health is looked at each second.
-fn start_and_health(version: &str) {
-    let stage = Stage::new(&format!("recording start {version}"));
-    let Some((etcd, mut apiserver)) = with_secrets(&stage, version, "start") else { return };
-    let sockets = Sockets::new(&stage);
-    let plugin = sockets.start("again", STEADY);
-    let entries = [(PROVIDER, &*sockets.path("again"))];
+fn start_and_health(stage: &Stage, sockets: &Sockets, version: &str, etcd: &Etcd) {
+    let plugin = sockets.start("health", STEADY);
+    let entries = [(PROVIDER, &*sockets.path("health"))];
+    let apiserver = ApiServer::new(stage, "health", version, etcd).expect("there was one");
     let text = configuration("secrets", &entries, "3s");
-    let _ = apiserver.config().clone().encrypt_by(&text);
-    alone(|| apiserver.start_again());
+    let apiserver = alone(|| apiserver.encrypt_by(&text).patience(PATIENCE).start());
     wait_for(&plugin, 15);
     let script = format!("{DIFFERENT_SEEDS} Secrets with as many seeds are in etcd");
     plugin.recording(version, "start", &script, 15).save();
-    wait_for(&plugin, 25);
-    while elapsed(&plugin) < Duration::from_secs(110) {
+    wait_for(&plugin, HEALTH_FROM);
+    while elapsed(&plugin) < Duration::from_secs(250) {
         let next = elapsed(&plugin) + Duration::from_secs(1);
         apiserver.kms_health().expect("it is healthy");
-        eventually("the next second", || later_than(&plugin, next));
+        within(PATIENCE, "the next second", || later_than(&plugin, next));
     }
-    let script = "from 25 s on, health is looked at each second";
-    plugin.recording(version, "health", script, 110).without_decrypts().save();
-    drop((apiserver, etcd));
+    let script = format!("from {HEALTH_FROM} s on, health is looked at each second");
+    plugin.recording(version, "health", &script, 250).without_decrypts().save();
 }
 
-/// Another file at 30 s, with another timeout; reads at 110 s.
-fn reload(version: &str) {
-    let stage = Stage::new(&format!("recording reload {version}"));
-    let Some((etcd, mut apiserver)) = with_secrets(&stage, version, "reload") else { return };
-    let sockets = Sockets::new(&stage);
-    let plugin = sockets.start("again", STEADY);
-    let entries = [(PROVIDER, &*sockets.path("again"))];
-    let _ = apiserver.config().clone().encrypt_by(&configuration("secrets", &entries, "3s"));
-    apiserver.reload_automatically();
-    alone(|| apiserver.start_again());
-    wait_for(&plugin, 30);
-    let _ = apiserver.config().clone().encrypt_by(&configuration("secrets", &entries, "4s"));
-    wait_for(&plugin, 110);
+/// Another file, with another timeout; reads later.
+fn reload(stage: &Stage, sockets: &Sockets, version: &str, etcd: &Etcd) {
+    let plugin = sockets.start("reload", STEADY);
+    let entries = [(PROVIDER, &*sockets.path("reload"))];
+    let file = |timeout: &str| configuration("secrets", &entries, timeout);
+    let apiserver = ApiServer::new(stage, "reload", version, etcd).expect("there was one");
+    let apiserver = apiserver.encrypt_by(&file("3s")).reload_automatically().patience(PATIENCE);
+    let apiserver = alone(|| apiserver.start());
+    wait_for(&plugin, CHANGED_AT);
+    let _ = apiserver.config().clone().encrypt_by(&file("4s"));
+    wait_for(&plugin, READ_AT);
     for number in 0..2 {
         let name = format!("secret-{number}");
         assert_eq!(apiserver.read_secret(&name), Ok(name));
     }
-    wait_for(&plugin, 200);
-    let script = "the file is replaced at 30 s, timeout 4 s instead of 3 s; two Secrets are read at 110 s";
-    plugin.recording(version, "reload", script, 200).save();
-    drop((apiserver, etcd));
+    wait_for(&plugin, 320);
+    let script = format!(
+        "the file is replaced at {CHANGED_AT} s, timeout 4 s instead of 3 s; two Secrets are read at \
+         {READ_AT} s"
+    );
+    plugin.recording(version, "reload", &script, 320).save();
 }
 
-/// A stopped apiserver whose Secrets have been written, each with a seed of its own.
-fn with_secrets(stage: &Stage, version: &str, name: &str) -> Option<(Etcd, ApiServer)> {
-    let sockets = Sockets::new(stage);
+/// Secrets that an apiserver writes and that then get a seed each; nothing if there is no apiserver.
+fn write_secrets(stage: &Stage, sockets: &Sockets, version: &str, etcd: &Etcd) -> Option<()> {
     let _plugin = sockets.start("first", STEADY);
-    let etcd = Etcd::start(stage)?;
-    let apiserver = ApiServer::new(stage, name, version, &etcd)?;
+    let apiserver = ApiServer::new(stage, "first", version, etcd)?;
     let entries = [(PROVIDER, &*sockets.path("first"))];
     let text = configuration("secrets", &entries, "3s");
-    let mut apiserver = alone(|| apiserver.encrypt_by(&text).start());
+    let mut apiserver = alone(|| apiserver.encrypt_by(&text).patience(PATIENCE).start());
     for number in 0..DIFFERENT_SEEDS {
         let name = format!("secret-{number}");
         apiserver.create_secret(&name, &name);
@@ -120,7 +136,7 @@ fn with_secrets(stage: &Stage, version: &str, name: &str) -> Option<(Etcd, ApiSe
         stored.object.encrypted_dek_source.push(u8::try_from(number).expect("few"));
         etcd.put(key, &stored.to_bytes());
     }
-    Some((etcd, apiserver))
+    Some(())
 }
 
 fn alone<T>(start: impl FnOnce() -> T) -> T {

@@ -59,26 +59,33 @@ const fn scenario(name: &'static str, lasts: u64, script: &'static [(u64, Does)]
 
 use Does::{Answers, Disagrees, Fails, Hangs, IsSick, Restarts, SaysNothing, Slams};
 
-/// All of them. What changes does so half-way between two polls, of 60 s or of 10 s.
-pub const SCENARIOS: [Scenario; 12] = [
-    scenario("idle", 200, &[(0, Answers("1"))]),
-    scenario("rotate", 200, &[(0, Answers("1")), (30, Answers("2"))]),
-    scenario("outage", 200, &[(0, Answers("1")), (30, Fails), (85, Answers("1"))]),
-    scenario("hang", 200, &[(0, Answers("1")), (30, Hangs), (87, Answers("1"))]),
+/// All of them. Nothing changes in the first two minutes, in which the apiserver itself looks at its health
+/// until it is ready; then it does half-way between two polls, of 60 s or of 10 s.
+pub const SCENARIOS: [Scenario; 10] = [
+    scenario("idle", 320, &[(0, Answers("1"))]),
+    scenario("rotate", 320, &[(0, Answers("1")), (150, Answers("2"))]),
+    scenario("outage", 320, &[(0, Answers("1")), (150, Fails), (205, Answers("1"))]),
+    scenario("hang", 320, &[(0, Answers("1")), (150, Hangs), (207, Answers("1"))]),
     scenario(
         "disagree",
-        200,
-        &[(0, Answers("1")), (30, Disagrees("2", "1")), (85, Answers("2"))],
+        320,
+        &[(0, Answers("1")), (150, Disagrees("2", "1")), (205, Answers("2"))],
     ),
-    scenario("sick", 100, &[(0, IsSick("1"))]),
-    scenario("late", 200, &[(0, Fails), (25, Answers("1"))]),
-    scenario("plugin-restart", 130, &[(0, Answers("1")), (30, Restarts("1"))]),
+    scenario("plugin-restart", 250, &[(0, Answers("1")), (150, Restarts("1"))]),
     scenario(
         "plugin-restart-under-a-call",
-        130,
-        &[(0, Answers("1")), (30, Hangs), (61, Restarts("1"))],
+        250,
+        &[(0, Answers("1")), (150, Hangs), (181, Restarts("1"))],
     ),
-    scenario("plugin-away-shortly", 130, &[(0, Answers("1")), (30, Slams), (62, Answers("1"))]),
-    scenario("plugin-away", 200, &[(0, Answers("1")), (30, Slams)]),
-    scenario("plugin-says-nothing", 130, &[(0, Answers("1")), (30, SaysNothing)]),
+    scenario("plugin-away-shortly", 250, &[(0, Answers("1")), (150, Slams), (182, Answers("1"))]),
+    scenario("plugin-away", 320, &[(0, Answers("1")), (150, Slams)]),
+    scenario("plugin-says-nothing", 250, &[(0, Answers("1")), (150, SaysNothing)]),
 ];
+
+/// A plugin that is not healthy when the apiserver starts: for so long that is not ready, and looks at its
+/// health all the time.
+pub const LATE: Scenario =
+    scenario("late", 150, &[(0, IsSick("1")), (20, Fails), (40, Answers("1"))]);
+
+/// A plugin that answers well.
+pub const STEADY: Script = Script(&[(0, Answers("1"))]);

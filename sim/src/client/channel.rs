@@ -193,7 +193,8 @@ impl Shared {
     fn client(&self, connection: Connection) -> Client {
         let host = self.stand_in().unwrap_or_else(|| "localhost".to_owned());
         // A host of letters is a legal URI.
-        let origin = http::Uri::builder().scheme("http").authority(host).path_and_query("/").build();
+        let origin =
+            http::Uri::builder().scheme("http").authority(host).path_and_query("/").build();
         KeyManagementServiceClient::with_origin(Sender(connection), origin.unwrap_or_default())
     }
 

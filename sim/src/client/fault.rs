@@ -47,9 +47,9 @@ pub(super) fn fault(status: Status) -> Fault {
             Some(reason) => Fault::Failed(reset(reason)),
             None => Fault::Failed(unavailable(error)),
         },
-        (Some(error), _) => Fault::Failed(Status::unavailable(format!(
-            "error reading from server: {error}"
-        ))),
+        (Some(error), _) => {
+            Fault::Failed(Status::unavailable(format!("error reading from server: {error}")))
+        }
         (None, Some(error)) => Fault::Failed(unavailable(error)),
         (None, None) => Fault::Failed(status),
     }

@@ -40,14 +40,8 @@ impl Wire {
         let (spoken, has_spoken) = oneshot::channel();
         let (still, gone) = oneshot::channel();
         let rewriter = authority.map(Rewriter::new);
-        let wire = Self {
-            stream,
-            read: 0,
-            spoken: Some(spoken),
-            rewriter,
-            out: Vec::new(),
-            _gone: still,
-        };
+        let wire =
+            Self { stream, read: 0, spoken: Some(spoken), rewriter, out: Vec::new(), _gone: still };
         (wire, Signs { spoken: has_spoken, gone })
     }
 
