@@ -20,7 +20,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
-use tonic::metadata::MetadataMap;
+use tonic::metadata::{MetadataMap, MetadataValue};
 
 use crate::config::{ConfigError, GroupResource};
 use crate::edges::Edges;
@@ -103,15 +103,18 @@ impl Apiserver {
         self.shared.now().read(resource, value, key, metadata).await
     }
 
-    /// Decrypts pairs of key and value, as many at a time as a list of that version does.
+    /// Decrypts pairs of key and value as the list that fills an apiserver's cache when it starts: as many at
+    /// a time, and with the metadata, of its version.
     pub async fn list(
         &self,
         resource: &GroupResource,
         pairs: &[(String, Vec<u8>)],
-        metadata: &MetadataMap,
     ) -> Vec<Result<Read, String>> {
-        let at_once = self.shared.options.version.decrypts_at_once();
-        let permits = Arc::new(Semaphore::new(at_once));
+        let version = self.shared.options.version;
+        let permits = Arc::new(Semaphore::new(version.decrypts_at_once()));
+        let (name, value) = version.leaked_by_a_list();
+        let mut metadata = MetadataMap::new();
+        metadata.insert(name, MetadataValue::from_static(value));
         let mut reads = Vec::new();
         for (key, value) in pairs.iter().cloned() {
             let (now, permits) = (self.shared.now(), Arc::clone(&permits));

@@ -297,7 +297,7 @@ impl Plugin {
     async fn follow_the_script(self: Arc<Self>) {
         let Some(zero) = self.first_status() else { return };
         for (since, does) in &self.script.0[1..] {
-            tokio::time::sleep_until(zero + Duration::from_secs(*since)).await;
+            tokio::time::sleep_until(zero + Duration::from_millis(*since)).await;
             self.does.send_replace(*does);
         }
     }

@@ -1,9 +1,9 @@
 //! The model makes the calls that real kube-apiservers were recorded making, when they made them.
 
-use crate::compare::{TOLERANCE, assert_alike, assert_backoff};
-use crate::recording::{Connection, Recording};
+use crate::compare::{TOLERANCE, assert_alike, assert_backoff, call, connection};
+use crate::recording::{By, Call, Connection, Recording};
 use crate::script::{LATE, SCENARIOS, Scenario};
-use crate::{VERSIONS, replay};
+use crate::{CHANGED_AT, DIFFERENT_SEEDS, HEALTH_FROM, VERSIONS, replay};
 
 /// Until then the real one looks at its own health until it is ready, which takes it as long as the machine
 /// lets it; each of its Statuses makes the next poll unnecessary for 20 s.
@@ -127,47 +127,77 @@ fn late() {
 #[test]
 fn start() {
     for version in VERSIONS {
-        let model = replay::start(version);
-        let real = Recording::load(version, "start");
-        for (who, recording) in [(version, &real), ("model", &model)] {
-            let [connection] = &recording.connections[..] else { panic!("{recording:?}") };
-            let methods: Vec<_> =
-                connection.calls.iter().map(|call| call.method.as_str()).collect();
-            assert_eq!(methods[..2], ["Status", "Encrypt"], "{who}");
-            assert!(methods[2..].iter().all(|method| *method == "Decrypt"), "{who}");
+        let (real, model) = (Recording::load(version, "start"), replay::start(version));
+        let (real, model) = (&real.connections, &model.connections);
+        let ([real], [model]) = (&real[..], &model[..]) else { panic!("{real:?}, {model:?}") };
+        assert_eq!(real.calls.len(), 2 + DIFFERENT_SEEDS, "{version}");
+        assert_eq!(model.calls.len(), 2 + DIFFERENT_SEEDS, "the model of {version}");
+        // In whatever order, they are alike.
+        for (real, model) in real.calls.iter().zip(&model.calls) {
+            assert_eq!(call(real, model, TOLERANCE), None);
         }
-        let decrypts = |recording: &Recording| recording.connections[0].calls[2..].to_vec();
-        let (real, model) = (decrypts(&real), decrypts(&model));
-        let shape = |call: &crate::recording::Call| {
-            (
-                call.authority.clone(),
-                call.bytes,
-                call.uid.clone(),
-                call.metadata.clone(),
-                call.outcome,
-            )
-        };
-        assert_eq!(shape(&real[0]), shape(&model[0]), "{version}");
         let at_once =
-            |calls: &[crate::recording::Call]| calls.iter().map(|call| call.at_once).max();
-        eprintln!("{version}: {} {:?} {:?}", real.len(), at_once(&real), at_once(&model));
-        assert_eq!(real.len(), model.len(), "{version}");
-        assert_eq!(at_once(&real), at_once(&model), "{version}");
+            |connection: &Connection| connection.calls.iter().map(|call| call.at_once).max();
+        assert_eq!(at_once(real), at_once(model), "{version}: Decrypts at a time");
     }
 }
 
+/// A good result is given again for 20 s, and then until somebody asks, which is within a second.
 #[test]
 fn health() {
     for version in VERSIONS {
-        let real = Recording::load(version, "health");
-        assert_alike(&real, &replay::health(version), READY, 2_000);
+        let model = replay::health(version);
+        for (who, recording) in [(version, Recording::load(version, "health")), ("model", model)] {
+            let [connection] = &recording.connections[..] else { panic!("{recording:?}") };
+            let calls =
+                connection.calls.iter().filter(|call| call.at > HEALTH_FROM.cast_signed() * 1000);
+            let at: Vec<_> = calls.map(|call| call.at).collect();
+            assert!((5..=6).contains(&at.len()), "{who}: {at:?}");
+            let legal = 20_000..21_000 + TOLERANCE;
+            assert!(at.windows(2).all(|two| legal.contains(&(two[1] - two[0]))), "{who}: {at:?}");
+        }
     }
 }
 
+/// When in its minute the file is looked at depends on when the apiserver was ready; all else follows from it.
 #[test]
 fn reload() {
     for version in VERSIONS {
-        let real = Recording::load(version, "reload");
-        assert_alike(&real, &replay::reload(version), READY, TOLERANCE);
+        let (real, model) = (Recording::load(version, "reload"), replay::reload(version));
+        for (who, recording) in [(version, &real), ("model", &model)] {
+            let [old, new] = &recording.connections[..] else { panic!("{who}: {recording:?}") };
+            let within =
+                CHANGED_AT.cast_signed() * 1000..(CHANGED_AT.cast_signed() + 60) * 1000 + TOLERANCE;
+            assert!(within.contains(&new.at), "{who}: {}", new.at);
+            let (ended, by) = old.ended.expect("the old connection ends");
+            assert_eq!(by, By::Apiserver);
+            let grace = ended - new.calls[1].at;
+            assert!((grace - 6_000).abs() < TOLERANCE, "{who}: twice the old timeout, {grace} ms");
+            let late = old.calls.iter().filter(|call| call.at > READY);
+            assert!(late.clone().count() >= 1, "{who}");
+            for call in late {
+                assert!((call.at + 500) % 60_000 < TOLERANCE, "{who}: polls go on: {call:?}");
+                assert_eq!(call.timeout, 3_000, "{who}");
+            }
+        }
+        let (real, model) = (since_it_was_made(&real), since_it_was_made(&model));
+        assert_eq!(connection(&real.0, &model.0, READY, TOLERANCE), [""; 0], "{version}");
+        assert_eq!(real.1.len(), 2, "{version}: the seeds are asked for again");
+        for (real, model) in real.1.iter().zip(&model.1) {
+            assert_eq!(call(real, model, TOLERANCE), None, "{version}");
+        }
     }
+}
+
+/// The second connection with its first three calls but Decrypt, with their times since then; and its Decrypts.
+fn since_it_was_made(recording: &Recording) -> (Connection, Vec<Call>) {
+    let mut connection = recording.connections[1].clone();
+    let calls = std::mem::take(&mut connection.calls);
+    let (decrypts, mut others): (Vec<_>, Vec<_>) =
+        calls.into_iter().partition(|call| call.method == "Decrypt");
+    others.truncate(3);
+    for call in &mut others {
+        call.at -= connection.at;
+    }
+    (Connection { at: 0, calls: others, ..connection }, decrypts)
 }

@@ -109,9 +109,7 @@ pub fn start(version: &str) -> Recording {
         let plugin = Plugin::new(STEADY, SOCKET);
         let stored = values(version).await;
         let apiserver = World::new(version, &plugin).start(false).await;
-        let mut metadata = MetadataMap::new();
-        metadata.insert("source", "cache".parse().unwrap());
-        for read in apiserver.list(&secrets(), &stored, &metadata).await {
+        for read in apiserver.list(&secrets(), &stored).await {
             read.unwrap();
         }
         until(&plugin, 15).await;

@@ -31,7 +31,7 @@ impl Does {
     }
 }
 
-/// Since how many seconds after the first Status it does what.
+/// Since how many milliseconds after the first Status it does what.
 #[derive(Debug, Clone, Copy)]
 pub struct Script(pub &'static [(u64, Does)]);
 
@@ -39,7 +39,7 @@ impl fmt::Display for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (number, (since, does)) in self.0.iter().enumerate() {
             let comma = if number == 0 { "" } else { "; " };
-            write!(f, "{comma}{since} s: {does:?}")?;
+            write!(f, "{comma}{since} ms: {does:?}")?;
         }
         Ok(())
     }
@@ -63,29 +63,33 @@ use Does::{Answers, Disagrees, Fails, Hangs, IsSick, Restarts, SaysNothing, Slam
 /// until it is ready; then it does half-way between two polls, of 60 s or of 10 s.
 pub const SCENARIOS: [Scenario; 10] = [
     scenario("idle", 320, &[(0, Answers("1"))]),
-    scenario("rotate", 320, &[(0, Answers("1")), (150, Answers("2"))]),
-    scenario("outage", 320, &[(0, Answers("1")), (150, Fails), (205, Answers("1"))]),
-    scenario("hang", 320, &[(0, Answers("1")), (150, Hangs), (207, Answers("1"))]),
+    scenario("rotate", 320, &[(0, Answers("1")), (150_000, Answers("2"))]),
+    scenario("outage", 320, &[(0, Answers("1")), (150_000, Fails), (205_000, Answers("1"))]),
+    scenario("hang", 320, &[(0, Answers("1")), (150_000, Hangs), (207_000, Answers("1"))]),
     scenario(
         "disagree",
         320,
-        &[(0, Answers("1")), (150, Disagrees("2", "1")), (205, Answers("2"))],
+        &[(0, Answers("1")), (150_000, Disagrees("2", "1")), (205_000, Answers("2"))],
     ),
-    scenario("plugin-restart", 250, &[(0, Answers("1")), (150, Restarts("1"))]),
+    scenario("plugin-restart", 250, &[(0, Answers("1")), (150_000, Restarts("1"))]),
     scenario(
         "plugin-restart-under-a-call",
         250,
-        &[(0, Answers("1")), (150, Hangs), (181, Restarts("1"))],
+        &[(0, Answers("1")), (150_000, Hangs), (181_000, Restarts("1"))],
     ),
-    scenario("plugin-away-shortly", 250, &[(0, Answers("1")), (150, Slams), (182, Answers("1"))]),
-    scenario("plugin-away", 320, &[(0, Answers("1")), (150, Slams)]),
-    scenario("plugin-says-nothing", 250, &[(0, Answers("1")), (150, SaysNothing)]),
+    scenario(
+        "plugin-away-shortly",
+        250,
+        &[(0, Answers("1")), (150_000, Slams), (180_500, Answers("1"))],
+    ),
+    scenario("plugin-away", 320, &[(0, Answers("1")), (150_000, Slams)]),
+    scenario("plugin-says-nothing", 250, &[(0, Answers("1")), (150_000, SaysNothing)]),
 ];
 
 /// A plugin that is not healthy when the apiserver starts: for so long that is not ready, and looks at its
 /// health all the time.
 pub const LATE: Scenario =
-    scenario("late", 150, &[(0, IsSick("1")), (20, Fails), (40, Answers("1"))]);
+    scenario("late", 150, &[(0, IsSick("1")), (20_000, Fails), (40_000, Answers("1"))]);
 
 /// A plugin that answers well.
 pub const STEADY: Script = Script(&[(0, Answers("1"))]);
