@@ -37,6 +37,17 @@ pub fn p11() -> PathBuf {
     build("kleidi-harness", &["--bin", "p11"], "p11")
 }
 
+/// The model of kube-apiserver as a program.
+///
+/// # Panics
+///
+/// If it cannot be built.
+#[must_use]
+pub fn sim() -> PathBuf {
+    let target = ["--features", "cli", "--bin", "kleidi-sim"];
+    build("kleidi-sim", &target, "kleidi-sim")
+}
+
 /// The gRPC service that does nothing, for benchmarks.
 ///
 /// # Panics

@@ -5,11 +5,13 @@
 mod compare;
 mod http2;
 mod plugin;
+mod program;
 mod record;
 mod recorded;
 mod recording;
 mod replay;
 mod script;
+mod values;
 mod world;
 
 /// The versions that are recorded and compared with.
