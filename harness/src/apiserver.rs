@@ -1,6 +1,5 @@
 //! A real kube-apiserver on a real etcd, and the few calls that tests make of it.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -241,17 +240,7 @@ impl ApiServerConfig {
     /// If the configuration cannot be written.
     #[must_use]
     pub fn encrypt_with(self, name: &str, socket: &Path) -> Self {
-        let mut text = String::from(
-            "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n\
-             - resources: [secrets, configmaps]\n  providers:\n",
-        );
-        let _ = writeln!(
-            text,
-            "  - kms: {{apiVersion: v2, name: {name}, endpoint: 'unix://{}', timeout: 3s}}",
-            socket.display()
-        );
-        text.push_str("  - identity: {}\n");
-        self.encrypt_by(&text)
+        self.encrypt_by(&encryption_configuration(name, socket))
     }
 
     /// Encrypts by this EncryptionConfiguration; replaces the one before at once.
@@ -346,6 +335,19 @@ impl ApiServer {
             self.call("GET", "/api/v1/namespaces/default", None).map_err(|error| error.message)
         });
     }
+}
+
+/// An EncryptionConfiguration for Secrets and `ConfigMap`s with the plugin at `socket`, under the provider name
+/// `name`.
+#[must_use]
+pub fn encryption_configuration(name: &str, socket: &Path) -> String {
+    format!(
+        "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n\
+         - resources: [secrets, configmaps]\n  providers:\n\
+         \x20 - kms: {{apiVersion: v2, name: {name}, endpoint: 'unix://{}', timeout: 3s}}\n\
+         \x20 - identity: {{}}\n",
+        socket.display()
+    )
 }
 
 fn secret_path(name: &str) -> String {

@@ -50,7 +50,7 @@ mod stage;
 mod stored;
 mod vault;
 
-pub use apiserver::{ApiError, ApiServer, ApiServerConfig};
+pub use apiserver::{ApiError, ApiServer, ApiServerConfig, encryption_configuration};
 pub use balancer::Balancer;
 pub use bao_cluster::BaoCluster;
 pub use certificates::{Authority, CertificateFiles};
