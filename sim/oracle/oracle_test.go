@@ -197,6 +197,39 @@ func TestStory(t *testing.T) {
 	}
 }
 
+// TestChain writes with the first provider and reads with any.
+func TestChain(t *testing.T) {
+	provider := func(first, second string) string {
+		return "kind: EncryptionConfiguration\napiVersion: apiserver.config.k8s.io/v1\n" +
+			"resources: [{resources: [secrets], providers: [" + first + ", " + second + "]}]\n"
+	}
+	const cbc = "{aescbc: {keys: [{name: k, secret: c2VjcmV0IGlzIHNlY3VyZQ==}]}}"
+	request := map[string]any{
+		"do": "chain", "text": provider(cbc, "{identity: {}}"), "resource": "secrets", "aad": "/a",
+		"plaintext": "6b", "random": "00000000000000000000000000000000",
+	}
+	var answer chainAnswer
+	asks(t, request, &answer)
+	if answer.Error != nil || !bytes.HasPrefix(answer.Value, []byte("k8s:enc:aescbc:v1:k:")) {
+		t.Fatalf("%+v", answer)
+	}
+	stored := answer.Value
+	read := func(text string, value hexBytes) (answer chainAnswer) {
+		asks(t, map[string]any{"do": "chain", "text": text, "resource": "secrets", "aad": "/b", "value": value}, &answer)
+		return answer
+	}
+	if answer := read(provider("{identity: {}}", cbc), stored); !answer.Stale || !bytes.Equal(answer.Plaintext, []byte("k")) {
+		t.Errorf("%+v", answer)
+	}
+	// Nothing but the initialization vector.
+	if answer := read(provider(cbc, "{identity: {}}"), stored[:len(stored)-16]); answer.Panic == nil {
+		t.Errorf("%+v", answer)
+	}
+	if answer := read(provider("{identity: {}}", "{identity: {}}"), stored); answer.Error == nil || *answer.Error != "no matching prefix found" {
+		t.Errorf("%+v", answer)
+	}
+}
+
 func TestRequestsThatAreNotUnderstood(t *testing.T) {
 	for _, request := range []string{"", "7", `{"do": "x"}`, `{"do": "open", "vlaue": ""}`, `{"do": "probe", "name": "x", "steps": []}`} {
 		var failed fault

@@ -80,6 +80,8 @@ func answered(t *testing.T, folder string, line []byte) (any, error) {
 		return ask(line, func(request sealRequest) (any, error) { return request.answer() })
 	case "open":
 		return ask(line, func(request openRequest) (any, error) { return request.answer() })
+	case "chain":
+		return ask(line, func(request chainRequest) (any, error) { return request.answer(folder) })
 	case "probe":
 		return ask(line, func(request probeRequest) (any, error) { return request.answer(t, folder) })
 	default:

@@ -3,14 +3,14 @@
 //!
 //! ```text
 //! generation   all that is made of one file
-//!   entry      one `kms` entry at work
+//!   plugin     one `kms` entry at work
 //! reload       the next generation, when the file has changed
 //! ```
 //!
 //! What it needs of the world is in [`crate::edges`]; it runs on tokio, and on a paused clock too.
 
-mod entry;
 mod generation;
+mod plugin;
 mod reload;
 
 use std::io;
@@ -22,9 +22,10 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tonic::metadata::{MetadataMap, MetadataValue};
 
-use crate::config::{ConfigError, GroupResource};
+use crate::config::{self, ConfigError, GroupResource};
 use crate::edges::Edges;
 use crate::envelope::Read;
+use crate::reload::Reload;
 use crate::version::Version;
 use generation::Generation;
 
@@ -69,11 +70,11 @@ impl Apiserver {
     /// Starts one: each plugin has been looked at once when this returns, whatever it answered.
     pub async fn start(edges: Edges, options: Options) -> Result<Self, StartError> {
         let file = (options.config)()?;
-        let load = Generation::load(&edges, options.version, &file, options.reload);
-        let now = RwLock::new(Arc::new(load.await?));
-        let reload = options.reload;
-        let shared = Arc::new(Shared { edges, options, now });
-        let reloads = reload.then(|| tokio::spawn(reload::watch(Arc::clone(&shared))));
+        let plan = config::load(&file, options.version, options.reload)?;
+        let reload = options.reload.then(|| Reload::new(options.version, &file));
+        let now = Generation::start(&edges, options.version, plan).await;
+        let shared = Arc::new(Shared { edges, options, now: RwLock::new(Arc::new(now)) });
+        let reloads = reload.map(|reload| tokio::spawn(reload::watch(Arc::clone(&shared), reload)));
         Ok(Self { shared, reloads })
     }
 

@@ -13,6 +13,7 @@ mod endpoint;
 mod field;
 mod keys;
 mod plan;
+mod shown;
 mod types;
 mod validate;
 mod value;
@@ -21,9 +22,11 @@ mod yaml;
 use std::fmt;
 
 use crate::version::Version;
+use decode::Mode;
 pub use endpoint::address;
 pub use field::{Fault, FieldError};
 pub use plan::{Keys, Plan, Planned, Plugin};
+pub use shown::ADDRESS;
 pub use types::{Configuration, GroupResource, Key, Kms, Provider, Rule};
 pub use validate::validate;
 use value::Value;
@@ -63,18 +66,19 @@ pub fn decode(file: &[u8], version: Version) -> Result<Configuration, Vec<String
         return Err(vec!["encryption provider configuration file is empty".to_owned()]);
     }
     let text = std::str::from_utf8(file).map_err(|error| vec![error.to_string()])?;
-    let document: Value = if text.trim_start().starts_with('{') {
+    let json = text.trim_start().starts_with('{');
+    let document: Value = if json {
         serde_json::from_str(text).map_err(|error| vec![error.to_string()])?
     } else {
         yaml::parse(text).map_err(|error| vec![error])?
     };
-    decode::configuration(&document, version.decodes_strictly())
+    decode::configuration(&document, Mode { strict: version.decodes_strictly(), json })
 }
 
 /// All that kube-apiserver does with a file before it calls a plugin.
 pub fn load(file: &[u8], version: Version, reload: bool) -> Result<Plan, ConfigError> {
     let configuration = decode(file, version).map_err(ConfigError::Decode)?;
-    let faults = validate(&configuration, reload);
+    let faults = validate(&configuration, version, reload);
     if !faults.is_empty() {
         return Err(ConfigError::Validate(faults));
     }

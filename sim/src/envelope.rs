@@ -52,13 +52,13 @@ pub fn write(
         encrypted_dek_source_type: WRITTEN as i32,
     };
     object::validate(&record)?;
-    Ok(object::to_value(probe.name(), &record))
+    Ok(object::to_value(probe.name(), &record, probe.by()))
 }
 
 /// Begins to read a value of the place `aad`.
 #[must_use]
 pub fn begin(probe: &Probe, cache: &Cache, value: &[u8], aad: &[u8]) -> Reading {
-    let record = match object::parse(value, probe.name()) {
+    let record = match object::parse(value, probe.name(), probe.by()) {
         Ok(record) => record,
         Err(error) => return Reading::Done(Err(error.to_string())),
     };

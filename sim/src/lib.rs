@@ -5,7 +5,9 @@
 //!
 //! ```text
 //! config    which resources are encrypted by what; upstream's defaults and messages, by version
+//! reload    the configuration changes while the apiserver runs
 //! probe     is it healthy, and what is written with: Status and Encrypt, and nothing else
+//! transform a resource's chain of providers, and those whose keys are in the configuration
 //! envelope  objects to and from etcd's values; Decrypt, where a seed is not known
 //!   object  the bytes in etcd
 //!   cache   seeds that have been unwrapped
@@ -43,11 +45,14 @@ pub mod edges;
 pub mod envelope;
 #[cfg(feature = "cli")]
 pub mod etcd;
+pub mod go;
 pub mod limits;
 pub mod object;
 pub mod probe;
+pub mod reload;
 pub mod secret;
 #[cfg(feature = "cli")]
 pub mod store;
 pub mod time;
+pub mod transform;
 pub mod version;

@@ -4,6 +4,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::go;
+
 /// Longest key_id in bytes, inclusive.
 pub const KEY_ID_BYTES_MAX: usize = 1024;
 
@@ -84,35 +86,36 @@ pub fn joined(faults: &[String]) -> Option<String> {
     }
 }
 
-/// What is wrong with an annotation's key (`IsFullyQualifiedDomainName`).
-fn domain_name(key: &str) -> Vec<String> {
+/// What is wrong with an annotation's key (`IsFullyQualifiedDomainName`, spec 4): one fault at most, two of the
+/// name in one message.
+fn domain_name(key: &str) -> Option<String> {
     if key.is_empty() {
-        return vec!["annotations: Required value".to_owned()];
+        return Some("annotations: Required value".to_owned());
     }
-    let invalid = |why: &str| format!("annotations: Invalid value: {key:?}: {why}");
+    let invalid =
+        |what: &str, why: &str| format!("annotations: Invalid value: {}: {why}", go::quoted(what));
+    // One dot at the end is legal, and is not said.
     let name = key.strip_suffix('.').unwrap_or(key);
-    let mut faults = Vec::new();
-    if name.len() > NAME_BYTES_MAX {
-        faults.push(invalid("must be no more than 253 characters"));
-    }
-    if !name.split('.').all(is_label) {
-        faults.push(invalid(
+    let labels = || name.split('.');
+    let faults = [
+        (name.len() > NAME_BYTES_MAX).then_some("must be no more than 253 characters"),
+        (!labels().all(is_label)).then_some(
             "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' \
              or '.', and must start and end with an alphanumeric character (e.g. 'example.com', \
              regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*\
              [a-z0-9])?)*')",
-        ));
-    }
+        ),
+    ];
+    let faults: Vec<_> = faults.into_iter().flatten().collect();
     if !faults.is_empty() {
-        return faults;
+        return Some(invalid(name, &faults.join(",")));
     }
-    if name.split('.').count() < 2 {
-        return vec![invalid("should be a domain with at least two segments separated by dots")];
+    if labels().count() < 2 {
+        let why = "should be a domain with at least two segments separated by dots";
+        return Some(invalid(name, why));
     }
-    name.split('.')
-        .filter(|label| label.len() > LABEL_BYTES_MAX)
-        .map(|_| invalid("must be no more than 63 characters"))
-        .collect()
+    let long = labels().find(|label| label.len() > LABEL_BYTES_MAX)?;
+    Some(invalid(long, "must be no more than 63 characters"))
 }
 
 /// `[a-z0-9]([-a-z0-9]*[a-z0-9])?`

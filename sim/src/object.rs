@@ -16,12 +16,15 @@ use aes_gcm::aead::{Aead as _, KeyInit as _, Payload, consts::U12};
 use aes_gcm::{Aes128Gcm, Aes256Gcm, AesGcm};
 use hkdf::Hkdf;
 use kleidi_proto::encryption::{ETCD_PREFIX, EncryptedDekSourceType, EncryptedObject};
-use prost::Message as _;
 use prost::encoding::{WireType, encode_key, encode_varint};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use crate::limits;
+use crate::version::Version;
+pub use wire::Library;
+
+mod wire;
 
 type Aes192Gcm = AesGcm<aes::Aes192, U12>;
 
@@ -42,7 +45,7 @@ pub enum ReadError {
     NoPrefix,
     /// The record is no protobuf.
     #[error("failed to decode the stored object: {0}")]
-    Protobuf(String),
+    Protobuf(&'static str),
     /// The record is not legal.
     #[error("{0}")]
     Invalid(String),
@@ -99,10 +102,8 @@ impl Secret {
         aad: &[u8],
     ) -> Option<Vec<u8>> {
         let Self::Seed(seed) = self else { return None };
-        let cipher = Aes256Gcm::new_from_slice(&*derive(seed, info)).ok()?;
-        let payload = Payload { msg: plaintext, aad };
-        let sealed = cipher.encrypt(nonce.into(), payload).ok()?;
-        Some([info.as_slice(), nonce, &sealed].concat())
+        let sealed = seal_with_key(&*derive(seed, info), nonce, plaintext, aad)?;
+        Some([info.as_slice(), &sealed].concat())
     }
 
     /// Decrypts `encryptedData` of the object at the place `aad` in etcd.
@@ -110,9 +111,9 @@ impl Secret {
         match self {
             Self::Seed(seed) => {
                 let (info, rest) = data.split_at_checked(INFO_BYTES).ok_or(ReadError::TooShort)?;
-                open(&*derive(seed, info), rest, aad)
+                open_with_key(&*derive(seed, info), rest, aad)
             }
-            Self::Key(key) => open(key, data, aad),
+            Self::Key(key) => open_with_key(key, data, aad),
         }
     }
 }
@@ -128,7 +129,26 @@ fn derive(seed: &[u8], info: &[u8]) -> Zeroizing<[u8; 32]> {
     key
 }
 
-fn open(key: &[u8], data: &[u8], aad: &[u8]) -> Result<Vec<u8>, ReadError> {
+/// Nonce (the first 12 of the random bytes), ciphertext and tag of AES-GCM; nothing for a key of a wrong length
+/// or too few random bytes.
+pub(crate) fn seal_with_key(
+    key: &[u8],
+    random: &[u8],
+    plaintext: &[u8],
+    aad: &[u8],
+) -> Option<Vec<u8>> {
+    let nonce: &[u8; NONCE_BYTES] = random.get(..NONCE_BYTES)?.try_into().ok()?;
+    let payload = Payload { msg: plaintext, aad };
+    let sealed = match key.len() {
+        16 => Aes128Gcm::new_from_slice(key).ok()?.encrypt(nonce.into(), payload),
+        24 => Aes192Gcm::new_from_slice(key).ok()?.encrypt(nonce.into(), payload),
+        _ => Aes256Gcm::new_from_slice(key).ok()?.encrypt(nonce.into(), payload),
+    };
+    Some([nonce.as_slice(), &sealed.ok()?].concat())
+}
+
+/// What [`seal_with_key`] made, opened.
+pub(crate) fn open_with_key(key: &[u8], data: &[u8], aad: &[u8]) -> Result<Vec<u8>, ReadError> {
     let (nonce, sealed) = data.split_at_checked(NONCE_BYTES).ok_or(ReadError::TooShort)?;
     let nonce: &[u8; NONCE_BYTES] = nonce.try_into().map_err(|_| ReadError::TooShort)?;
     let payload = Payload { msg: sealed, aad };
@@ -152,10 +172,9 @@ fn record<'a>(value: &'a [u8], provider: &str) -> Option<&'a [u8]> {
 }
 
 /// The record of a value of this provider, with all limits checked.
-pub fn parse(value: &[u8], provider: &str) -> Result<EncryptedObject, ReadError> {
+pub fn parse(value: &[u8], provider: &str, by: Version) -> Result<EncryptedObject, ReadError> {
     let record = record(value, provider).ok_or(ReadError::NoPrefix)?;
-    let object =
-        EncryptedObject::decode(record).map_err(|error| ReadError::Protobuf(error.to_string()))?;
+    let object = wire::decode(record, by.protobuf()).map_err(ReadError::Protobuf)?;
     validate(&object).map_err(ReadError::Invalid)?;
     Ok(object)
 }
@@ -177,10 +196,10 @@ pub fn validate(object: &EncryptedObject) -> Result<(), String> {
         .map_err(|error| format!("failed to validate annotations: {error}"))
 }
 
-/// The value of a record, with the bytes that Go writes: an annotation's empty value is written, too,
-/// which prost leaves out. Go's order of several annotations is random; ours is sorted.
+/// The value of a record, with the bytes that Go writes. Google's library writes an annotation's empty value;
+/// gogo's and prost leave it out (spec 3.1). Go's order of several annotations is random; ours is sorted.
 #[must_use]
-pub fn to_value(provider: &str, object: &EncryptedObject) -> Vec<u8> {
+pub fn to_value(provider: &str, object: &EncryptedObject, by: Version) -> Vec<u8> {
     let mut value = format!("{ETCD_PREFIX}{provider}:").into_bytes();
     field(1, &object.encrypted_data, &mut value);
     field(2, object.key_id.as_bytes(), &mut value);
@@ -188,7 +207,11 @@ pub fn to_value(provider: &str, object: &EncryptedObject) -> Vec<u8> {
     for (name, content) in &object.annotations {
         let mut entry = Vec::new();
         always(1, name.as_bytes(), &mut entry);
-        always(2, content, &mut entry);
+        if by.protobuf() == Library::Google {
+            always(2, content, &mut entry);
+        } else {
+            field(2, content, &mut entry);
+        }
         always(4, &entry, &mut value);
     }
     if let Ok(number @ 1..) = u64::try_from(object.encrypted_dek_source_type) {

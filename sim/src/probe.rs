@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 use crate::limits::{self, joined};
 use crate::object::{self, Secret};
 use crate::time::Time;
+use crate::version::Version;
 
 /// How long a good result is given again without a call.
 pub const REUSE_GOOD: Duration = Duration::from_secs(20);
@@ -62,6 +63,7 @@ pub enum Step {
 /// A `kms` entry's health and seed.
 pub struct Probe {
     name: String,
+    by: Version,
     state: Option<State>,
     /// The version that was first seen.
     version: Option<String>,
@@ -78,10 +80,17 @@ struct Checking {
 }
 
 impl Probe {
-    /// For the entry with this name; nothing is known yet.
+    /// For the entry with this name of an apiserver of this version; nothing is known yet.
     #[must_use]
-    pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), state: None, version: None, last: None, checking: None }
+    pub fn new(name: &str, by: Version) -> Self {
+        let name = name.to_owned();
+        Self { name, by, state: None, version: None, last: None, checking: None }
+    }
+
+    /// The apiserver's version.
+    #[must_use]
+    pub fn by(&self) -> Version {
+        self.by
     }
 
     /// The entry's name.
@@ -123,7 +132,7 @@ impl Probe {
         faults.extend(self.version_fault(&answer.version));
         if let Err(error) = limits::key_id(&answer.key_id) {
             let hash = object::key_id_hash(&answer.key_id);
-            faults.push(format!("got invalid KMSv2 KeyID hash {hash:?}: {error}"));
+            faults.push(format!("got invalid KMSv2 KeyID hash \"{hash}\": {error}"));
             return self.done(now, &faults);
         }
         // Whatever else is wrong: upstream issue 138950.

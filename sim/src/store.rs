@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use kleidi_proto::encryption::ETCD_PREFIX;
+use kleidi_proto::encryption::{ETCD_PREFIX, EncryptedObject};
+use prost::Message as _;
 use tonic::metadata::MetadataMap;
 
 use crate::apiserver::Apiserver;
@@ -11,7 +12,6 @@ use crate::config::GroupResource;
 use crate::edges::Edges;
 use crate::envelope::Read;
 use crate::etcd::{Etcd, Pair};
-use crate::object;
 use crate::secret::{Manager, Secret};
 
 /// How often an update that somebody else was faster than is tried again.
@@ -165,9 +165,8 @@ impl Store {
 /// Of the record in a value, whichever plugin's it is.
 fn key_id(value: &[u8]) -> Option<String> {
     let rest = value.strip_prefix(ETCD_PREFIX.as_bytes())?;
-    let provider = rest.split(|byte| *byte == b':').next()?;
-    let record = object::parse(value, std::str::from_utf8(provider).ok()?).ok()?;
-    Some(record.key_id)
+    let record = rest.iter().position(|byte| *byte == b':').map(|at| &rest[at + 1..])?;
+    Some(EncryptedObject::decode(record).ok()?.key_id)
 }
 
 fn secrets() -> GroupResource {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::object::sha256;
+use crate::object::{Library, sha256};
 
 /// A release; each stands for those up to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -25,6 +25,18 @@ impl Version {
     #[must_use]
     pub fn decodes_strictly(self) -> bool {
         self >= Self::V1_31
+    }
+
+    /// Which library reads and writes what is stored (spec 3.1 and 11: changed in 1.34).
+    #[must_use]
+    pub fn protobuf(self) -> Library {
+        if self >= Self::V1_37 { Library::Google } else { Library::Gogo }
+    }
+
+    /// Whether a wrong value of a configuration is printed as JSON (1.34 and later), or as Go's source.
+    #[must_use]
+    pub fn prints_json(self) -> bool {
+        self >= Self::V1_37
     }
 
     /// What goes into `:authority` for a socket's address (spec 2.4).

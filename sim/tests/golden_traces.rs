@@ -1,7 +1,5 @@
-//! Sequences that upstream's own probe and envelope code produced, with a scripted plugin.
-//!
-//! `poll` is one check beyond the time for which a result is reused. Each trace says which calls upstream
-//! made, and what came of them.
+//! Sequences that upstream's own probe and envelope code produced, with a scripted plugin: `vectors/traces.json`,
+//! which `vectors/README.md` explains.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
 
@@ -10,62 +8,107 @@ use std::time::Duration;
 
 use kleidi_proto::kms::{EncryptResponse, StatusResponse};
 use kleidi_sim::cache::Cache;
-use kleidi_sim::envelope::{self, Read, Reading};
+use kleidi_sim::envelope::{self, Reading};
 use kleidi_sim::probe::{Probe, Step};
 use kleidi_sim::time::Time;
+use kleidi_sim::version::Version;
+use serde::Deserialize;
 use zeroize::Zeroizing;
 
 const AAD: &[u8] = b"/registry/secrets/default/one";
+const PLAINTEXT: &[u8] = b"k8s\0";
 
-/// A plugin that answers what it is told to; it wraps by prefixing.
-struct Plugin {
-    status: Result<StatusResponse, String>,
-    /// The key_id of Encrypt's answer, if not that of Status.
-    encrypts_as: Option<String>,
-    encrypt_fails: bool,
-    decrypt_fails: bool,
-    annotations: BTreeMap<String, Vec<u8>>,
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Trace {
+    name: String,
+    steps: Vec<Told>,
 }
 
-/// An apiserver's entry `P` with that plugin.
+/// A step, and what came of it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum Told {
+    Wait(u64),
+    Status(Status),
+    Encrypt(Encrypt),
+    Decrypt(Decrypt),
+    Poll(Outcome),
+    Check(Outcome),
+    Write { r#as: String, error: Option<String> },
+    Read { of: String, calls: Vec<String>, stale: Option<bool>, error: Option<String> },
+    Forget,
+    ExpiresIn(u64),
+    Cached(usize),
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Outcome {
+    calls: Vec<String>,
+    error: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Status {
+    version: Option<String>,
+    healthz: Option<String>,
+    key_id: Option<String>,
+    error: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Encrypt {
+    key_id: Option<String>,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
+    error: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Decrypt {
+    error: Option<String>,
+}
+
+impl Status {
+    fn answer(&self) -> Result<StatusResponse, String> {
+        let or = |field: &Option<String>, good: &str| field.clone().unwrap_or(good.to_owned());
+        self.error.clone().map_or(Ok(()), Err)?;
+        Ok(StatusResponse {
+            version: or(&self.version, "v2"),
+            healthz: or(&self.healthz, "ok"),
+            key_id: or(&self.key_id, "1"),
+        })
+    }
+}
+
+/// An apiserver's entry `P` with a plugin that wraps by prefixing.
 struct World {
-    plugin: Plugin,
+    status: Status,
+    encrypt: Encrypt,
+    decrypt: Decrypt,
     probe: Probe,
     cache: Cache,
     now: Time,
-    calls: Vec<String>,
+    written: BTreeMap<String, Vec<u8>>,
     random: u8,
 }
 
 impl World {
-    fn new() -> Self {
-        let status =
-            StatusResponse { version: "v2".into(), healthz: "ok".into(), key_id: "1".into() };
+    fn new(by: Version) -> Self {
         Self {
-            plugin: Plugin {
-                status: Ok(status),
-                encrypts_as: None,
-                encrypt_fails: false,
-                decrypt_fails: false,
-                annotations: BTreeMap::new(),
-            },
-            probe: Probe::new("P"),
+            status: Status::default(),
+            encrypt: Encrypt::default(),
+            decrypt: Decrypt::default(),
+            probe: Probe::new("P", by),
             cache: Cache::default(),
             now: Time(Duration::from_secs(1_800_000_000)),
-            calls: Vec::new(),
+            written: BTreeMap::new(),
             random: 0,
         }
-    }
-
-    fn says(&mut self, change: impl FnOnce(&mut StatusResponse)) {
-        let mut status =
-            StatusResponse { version: "v2".into(), healthz: "ok".into(), key_id: "1".into() };
-        change(&mut status);
-        self.plugin.status = Ok(status);
-    }
-
-    fn wait(&mut self, seconds: u64) {
-        self.now = self.now + Duration::from_secs(seconds);
     }
 
     fn random<const BYTES: usize>(&mut self) -> [u8; BYTES] {
@@ -73,313 +116,113 @@ impl World {
         [self.random; BYTES]
     }
 
-    /// A check, as the last one is long enough ago; the calls that it made, and its result.
-    fn poll(&mut self) -> (String, Result<(), String>) {
-        self.wait(21);
-        self.check()
+    fn goes(&mut self, step: &Told, told: &str) {
+        match step.clone() {
+            Told::Wait(seconds) => self.now = self.now + Duration::from_secs(seconds),
+            Told::Status(answer) => self.status = answer,
+            Told::Encrypt(answer) => self.encrypt = answer,
+            Told::Decrypt(answer) => self.decrypt = answer,
+            Told::Poll(outcome) => {
+                self.now = self.now + Duration::from_secs(21);
+                self.check(&outcome, told);
+            }
+            Told::Check(outcome) => self.check(&outcome, told),
+            Told::Write { r#as, error } => {
+                let (info, nonce) = (self.random(), self.random());
+                let (probe, cache) = (&self.probe, &mut self.cache);
+                let random = (&info, &nonce);
+                let value = envelope::write(probe, cache, self.now, random, PLAINTEXT, AAD);
+                assert_eq!(value.as_ref().err(), error.as_ref(), "{told}");
+                self.written.extend(value.ok().map(|value| (r#as, value)));
+            }
+            Told::Read { of, calls, stale, error } => self.read(&of, &calls, stale, error, told),
+            Told::Forget => self.cache.clear(),
+            Told::ExpiresIn(seconds) => {
+                let left = self.probe.state().unwrap().expires.since(self.now);
+                assert_eq!(left.as_secs(), seconds, "{told}");
+            }
+            Told::Cached(seeds) => assert_eq!(self.cache.len(), seeds, "{told}"),
+        }
     }
 
-    fn check(&mut self) -> (String, Result<(), String>) {
-        self.calls.clear();
+    fn check(&mut self, outcome: &Outcome, told: &str) {
+        let mut calls = Vec::new();
         let mut step = self.probe.select(self.now);
-        loop {
+        let result = loop {
             step = match step {
-                Step::Done(result) => return (self.calls.join(", "), result),
+                Step::Done(result) => break result,
                 Step::Status => {
-                    self.calls.push("Status".to_owned());
-                    self.probe.status(self.now, self.plugin.status.clone())
+                    calls.push("Status".to_owned());
+                    self.probe.status(self.now, self.status.answer())
                 }
                 Step::Encrypt => {
-                    self.calls.push("Encrypt".to_owned());
+                    calls.push("Encrypt".to_owned());
                     let seed = self.random();
-                    let status_id = self.plugin.status.as_ref().unwrap().key_id.clone();
-                    let answer = if self.plugin.encrypt_fails {
-                        Err("E".to_owned())
-                    } else {
-                        Ok(EncryptResponse {
-                            ciphertext: [b"wrapped:".as_slice(), &seed].concat(),
-                            key_id: self.plugin.encrypts_as.clone().unwrap_or(status_id),
-                            annotations: self.plugin.annotations.clone(),
-                        })
-                    };
+                    let answer = self.wrapped(&seed);
                     self.probe.encrypt(self.now, &seed, "uid", answer)
                 }
             };
-        }
+        };
+        assert_eq!(calls, outcome.calls, "{told}");
+        assert_eq!(result.err(), outcome.error, "{told}");
     }
 
-    fn write(&mut self) -> Result<Vec<u8>, String> {
-        let (info, nonce) = (self.random(), self.random());
-        let random = (&info, &nonce);
-        envelope::write(&self.probe, &mut self.cache, self.now, random, b"k8s\0", AAD)
+    fn wrapped(&self, seed: &[u8]) -> Result<EncryptResponse, String> {
+        self.encrypt.error.clone().map_or(Ok(()), Err)?;
+        let annotations = &self.encrypt.annotations;
+        Ok(EncryptResponse {
+            ciphertext: [b"wrapped:", seed].concat(),
+            key_id: self.encrypt.key_id.clone().unwrap_or(self.status.answer()?.key_id),
+            annotations: annotations
+                .iter()
+                .map(|(name, value)| (name.clone(), value.clone().into_bytes()))
+                .collect(),
+        })
     }
 
-    /// Reads; the calls that it made, and what was read.
-    fn read(&mut self, value: &[u8]) -> (String, Result<Read, String>) {
-        match envelope::begin(&self.probe, &self.cache, value, AAD) {
-            Reading::Done(result) => (String::new(), result),
+    fn read(
+        &mut self,
+        of: &str,
+        calls: &[String],
+        stale: Option<bool>,
+        error: Option<String>,
+        told: &str,
+    ) {
+        let (mut made, value) = (Vec::new(), &self.written[of]);
+        let read = match envelope::begin(&self.probe, &self.cache, value, AAD) {
+            Reading::Done(read) => read,
             Reading::Decrypt(record) => {
-                let answer = if self.plugin.decrypt_fails {
-                    Err("E".to_owned())
-                } else {
-                    let source = &record.encrypted_dek_source;
-                    Ok(Zeroizing::new(source.strip_prefix(b"wrapped:").unwrap().to_vec()))
+                made.push(format!("Decrypt({})", record.key_id));
+                let source = record.encrypted_dek_source.strip_prefix(b"wrapped:");
+                let answer = match &self.decrypt.error {
+                    Some(error) => Err(error.clone()),
+                    None => Ok(Zeroizing::new(source.unwrap().to_vec())),
                 };
                 let cache = &mut self.cache;
-                let read = envelope::finish(&self.probe, cache, self.now, &record, answer, AAD);
-                (format!("Decrypt({:?})", record.key_id), read)
+                envelope::finish(&self.probe, cache, self.now, &record, answer, AAD)
+            }
+        };
+        assert_eq!(made, calls, "{told}");
+        match (read, stale, error) {
+            (Ok(read), Some(stale), None) => {
+                assert_eq!((read.plaintext.as_slice(), read.stale), (PLAINTEXT, stale), "{told}");
+            }
+            (Err(read), None, Some(error)) => assert_eq!(read, error, "{told}"),
+            (read, ..) => panic!("{told}: {read:?}"),
+        }
+    }
+}
+
+#[test]
+fn the_model_does_what_upstream_did() {
+    let traces: Vec<Trace> = serde_json::from_str(include_str!("../vectors/traces.json")).unwrap();
+    assert_eq!(traces.len(), 16);
+    for by in Version::ALL {
+        for trace in &traces {
+            let mut world = World::new(by);
+            for (at, step) in trace.steps.iter().enumerate() {
+                world.goes(step, &format!("{by}, trace {}, step {at}: {step:?}", trace.name));
             }
         }
     }
-
-    fn expires_in(&self) -> u64 {
-        self.probe.state().unwrap().expires.since(self.now).as_secs()
-    }
-}
-
-#[allow(clippy::unnecessary_wraps, reason = "it is compared with a result")]
-fn read(stale: bool) -> Result<Read, String> {
-    Ok(Read { plaintext: b"k8s\0".to_vec(), stale })
-}
-
-const NONE: &str = "";
-const STATUS: &str = "Status";
-const BOTH: &str = "Status, Encrypt";
-
-fn unhealthy(fault: &str) -> Result<(), String> {
-    Err(format!("kmsv2 Provider P is not healthy, error: {fault}"))
-}
-
-fn says(result: &(String, Result<(), String>), calls: &str, text: &str) {
-    assert_eq!(result.0, calls);
-    let error = result.1.as_ref().unwrap_err();
-    assert!(error.contains(text), "{text}: {error}");
-}
-
-#[test]
-fn t01_steady() {
-    let mut world = World::new();
-    assert_eq!(world.poll(), (BOTH.to_owned(), Ok(())));
-    let value = world.write().unwrap();
-    assert_eq!(world.read(&value), (NONE.to_owned(), read(false)));
-    world.wait(60);
-    assert_eq!(world.poll(), (STATUS.to_owned(), Ok(())));
-    assert_eq!(world.expires_in(), 180);
-    assert_eq!(world.check(), (NONE.to_owned(), Ok(())));
-}
-
-#[test]
-fn t02_status_fails_from_the_start() {
-    let mut world = World::new();
-    world.plugin.status = Err("E".to_owned());
-    let wanted =
-        "failed to perform status section of the healthz check for KMS Provider P, error: E";
-    assert_eq!(world.poll(), (STATUS.to_owned(), Err(wanted.to_owned())));
-    world.wait(2);
-    assert_eq!(world.check(), (NONE.to_owned(), Err("E".to_owned())));
-    assert_eq!(world.write(), Err("got unexpected nil transformer".to_owned()));
-    world.wait(1);
-    assert_eq!(world.check().0, STATUS);
-}
-
-#[test]
-fn t03_encrypt_fails_from_the_start() {
-    let mut world = World::new();
-    world.plugin.encrypt_fails = true;
-    let wanted = unhealthy(
-        "failed to rotate DEK uid=\"uid\", useSeed=true, errState=got unexpected nil transformer, \
-         errGen=failed to encrypt DEK, error: E, \
-         statusKeyIDHash=\"sha256:6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b\", \
-         encryptKeyIDHash=\"\", stateKeyIDHash=\"\", expirationTimestamp=0001-01-01T00:00:00Z",
-    );
-    assert_eq!(world.poll(), (BOTH.to_owned(), wanted));
-    assert_eq!(world.write(), Err("got unexpected nil transformer".to_owned()));
-    world.plugin.encrypt_fails = false;
-    assert_eq!(world.poll(), (BOTH.to_owned(), Ok(())));
-    assert!(world.write().is_ok());
-}
-
-#[test]
-fn t04_rotation() {
-    let mut world = World::new();
-    world.poll().1.unwrap();
-    let old = world.write().unwrap();
-    world.says(|status| status.key_id = "2".into());
-    assert_eq!(world.poll(), (BOTH.to_owned(), Ok(())));
-    assert_eq!(world.read(&old), (NONE.to_owned(), read(true)));
-    world.cache.clear();
-    assert_eq!(world.read(&old), ("Decrypt(\"1\")".to_owned(), read(true)));
-    let new = world.write().unwrap();
-    assert_eq!(world.read(&new), (NONE.to_owned(), read(false)));
-}
-
-#[test]
-fn t05_healthz_is_bad_later_and_writes_go_on() {
-    let mut world = World::new();
-    world.poll().1.unwrap();
-    world.says(|status| status.healthz = "hsm offline".into());
-    let wanted = unhealthy("got unexpected healthz status: hsm offline");
-    for _ in 0..2 {
-        world.wait(120);
-        assert_eq!(world.poll(), (STATUS.to_owned(), wanted.clone()));
-        assert_eq!(world.expires_in(), 180);
-    }
-    assert!(world.write().is_ok());
-}
-
-#[test]
-fn t06_healthz_is_bad_from_the_start() {
-    let mut world = World::new();
-    world.says(|status| status.healthz = "starting".into());
-    says(&world.poll(), BOTH, "got unexpected healthz status: starting");
-    assert!(world.write().is_ok());
-}
-
-#[test]
-fn t07_another_version_from_the_start() {
-    let mut world = World::new();
-    world.says(|status| status.version = "v1".into());
-    let wanted = unhealthy("expected KMSv2 API version v2, got v1");
-    assert_eq!(world.poll(), (BOTH.to_owned(), wanted));
-    assert!(world.write().is_ok());
-}
-
-#[test]
-fn t08_the_version_changes() {
-    let mut world = World::new();
-    world.says(|status| status.version = "v2beta1".into());
-    world.poll().1.unwrap();
-    world.says(|_| {});
-    let wanted = unhealthy(
-        "KMSv2 API version should not change after the initial status response version v2beta1, got v2",
-    );
-    assert_eq!(world.poll(), (STATUS.to_owned(), wanted));
-    assert_eq!(world.expires_in(), 180);
-    assert!(world.write().is_ok());
-    world.says(|status| status.version = "v2beta1".into());
-    assert_eq!(world.poll(), (STATUS.to_owned(), Ok(())));
-}
-
-#[test]
-fn t09_coasting() {
-    let mut world = World::new();
-    world.poll().1.unwrap();
-    let value = world.write().unwrap();
-    let good = world.plugin.status.clone();
-    world.plugin.status = Err("E".to_owned());
-    world.wait(60);
-    assert!(world.check().1.is_err());
-    assert_eq!(world.expires_in(), 120);
-    assert!(world.write().is_ok());
-    world.wait(121);
-    assert!(world.check().1.is_err());
-    let error = world.write().unwrap_err();
-    assert_eq!(
-        error,
-        "encryptedDEKSource with keyID hash \
-         \"sha256:6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b\" expired at \
-         2027-01-15T08:03:21Z (current time is 2027-01-15T08:03:22Z)"
-    );
-    assert_eq!(world.read(&value), (NONE.to_owned(), read(false)));
-    world.plugin.status = good;
-    assert_eq!(world.poll(), (STATUS.to_owned(), Ok(())));
-    assert!(world.write().is_ok());
-}
-
-#[test]
-fn t10_status_and_encrypt_disagree() {
-    let mut world = World::new();
-    world.poll().1.unwrap();
-    world.says(|status| status.key_id = "2".into());
-    world.plugin.encrypts_as = Some("1".to_owned());
-    let hash = "sha256:6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b";
-    for _ in 0..2 {
-        let outcome = world.poll();
-        says(&outcome, BOTH, "errState=<nil>, errGen=<nil>, statusKeyIDHash=\"sha256:d4735e3a");
-        says(&outcome, BOTH, &format!("encryptKeyIDHash=\"{hash}\", stateKeyIDHash=\"{hash}\""));
-        assert!(world.write().is_ok());
-    }
-    world.wait(181 - 42);
-    assert!(world.write().unwrap_err().contains("expired at"));
-    world.plugin.encrypts_as = None;
-    assert_eq!(world.poll(), (BOTH.to_owned(), Ok(())));
-    assert!(world.write().is_ok());
-}
-
-#[test]
-fn t11_the_key_id_becomes_empty() {
-    let mut world = World::new();
-    world.poll().1.unwrap();
-    world.says(|status| status.key_id.clear());
-    let wanted = unhealthy("got invalid KMSv2 KeyID hash \"\": keyID is empty");
-    assert_eq!(world.poll(), (STATUS.to_owned(), wanted));
-    assert_eq!(world.expires_in(), 180 - 21);
-    assert!(world.write().is_ok());
-    world.wait(180);
-    assert!(world.write().is_err());
-}
-
-#[test]
-fn t12_an_empty_answer() {
-    let mut world = World::new();
-    world.plugin.status = Ok(StatusResponse::default());
-    let wanted = unhealthy(
-        "[got unexpected healthz status: , expected KMSv2 API version v2, got , got invalid KMSv2 \
-         KeyID hash \"\": keyID is empty]",
-    );
-    assert_eq!(world.poll(), (STATUS.to_owned(), wanted));
-}
-
-#[test]
-fn t13_an_illegal_annotation() {
-    let mut world = World::new();
-    world.plugin.annotations.insert("kms.example.io/x".to_owned(), vec![]);
-    says(&world.poll(), BOTH, "failed to validate annotations");
-    assert!(world.probe.state().is_err());
-    world.plugin.annotations.clear();
-    assert_eq!(world.poll(), (BOTH.to_owned(), Ok(())));
-}
-
-#[test]
-fn t14_a_key_id_comes_back() {
-    let mut world = World::new();
-    world.poll().1.unwrap();
-    let first = world.write().unwrap();
-    world.says(|status| status.key_id = "2".into());
-    assert_eq!(world.poll(), (BOTH.to_owned(), Ok(())));
-    world.says(|_| {});
-    assert_eq!(world.poll(), (BOTH.to_owned(), Ok(())));
-    assert_eq!(world.read(&first).1, read(false), "it is taken for fresh");
-}
-
-#[test]
-fn t15_decrypt_fails_and_is_asked_again() {
-    let mut world = World::new();
-    world.poll().1.unwrap();
-    let value = world.write().unwrap();
-    world.cache.clear();
-    world.plugin.decrypt_fails = true;
-    for _ in 0..2 {
-        let (calls, read) = world.read(&value);
-        assert_eq!(calls, "Decrypt(\"1\")");
-        assert_eq!(read, Err("failed to decrypt DEK, error: E".to_owned()));
-    }
-    world.plugin.decrypt_fails = false;
-    assert_eq!(world.read(&value), ("Decrypt(\"1\")".to_owned(), read(false)));
-}
-
-/// Not a trace of upstream's: the cache's quirks, by its code.
-#[test]
-fn a_seed_whose_day_is_over_answers_until_something_is_remembered() {
-    let mut world = World::new();
-    world.poll().1.unwrap();
-    let old = world.write().unwrap();
-    world.says(|status| status.key_id = "2".into());
-    world.poll().1.unwrap();
-    world.wait(25 * 60 * 60);
-    assert_eq!(world.read(&old).0, NONE);
-    world.poll().1.unwrap();
-    world.write().unwrap();
-    assert_eq!(world.read(&old).0, "Decrypt(\"1\")");
-    assert_eq!(world.cache.len(), 2);
 }

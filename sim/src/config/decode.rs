@@ -6,6 +6,7 @@
 use super::duration;
 use super::types::{Configuration, Key, Kms, Provider, Rule};
 use super::value::Value;
+use crate::go::quoted;
 
 /// Of a call to a plugin, if the file does not say.
 const TIMEOUT_NANOSECONDS: i64 = 3_000_000_000;
@@ -13,33 +14,59 @@ const TIMEOUT_NANOSECONDS: i64 = 3_000_000_000;
 /// Of v1's cache, if the file does not say.
 const CACHE_SIZE: i32 = 1000;
 
-/// The two names under which it may come; the second is an old fault of the documents.
-const KINDS: [(&str, &str); 2] =
-    [("apiserver.config.k8s.io/v1", "EncryptionConfiguration"), ("v1", "EncryptionConfig")];
+/// The names under which it may come: group, version, kind. The second is an old fault of the documents.
+const KINDS: [(&str, &str, &str); 2] =
+    [("apiserver.config.k8s.io", "v1", "EncryptionConfiguration"), ("", "v1", "EncryptionConfig")];
+
+/// How a document is decoded.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Mode {
+    /// Unknown and repeated fields are refused.
+    pub(super) strict: bool,
+    /// The document was JSON. Of a field that is there twice the second is decoded over the first, as Go does; in
+    /// YAML the second stands in its place.
+    pub(super) json: bool,
+}
 
 /// Decodes a document. Errors are in words of ours, paths of fields as upstream has them.
-pub(super) fn configuration(document: &Value, strict: bool) -> Result<Configuration, Vec<String>> {
-    let mut faults = Faults::default();
-    let kind = kind(document).map_err(|fault| vec![fault])?;
-    if !KINDS.contains(&(kind.0.as_str(), kind.1.as_str())) {
-        return Err(vec![format!("no kind {:?} is registered for version {:?}", kind.1, kind.0)]);
-    }
+pub(super) fn configuration(document: &Value, mode: Mode) -> Result<Configuration, Vec<String>> {
+    known_kind(document).map_err(|fault| vec![fault])?;
+    let mut faults = Faults { fatal: Vec::new(), strict: Vec::new(), json: mode.json };
     let mut configuration = Configuration::default();
     faults.fields(document, "", |faults, name, value, at| {
         match name {
-            "apiVersion" | "kind" => drop(faults.string(value, at)),
-            "resources" => configuration.resources = faults.list(value, at, rule),
+            "apiVersion" | "kind" => faults.string(value, at, &mut String::new()),
+            "resources" => faults.list(value, at, &mut configuration.resources, rule),
             _ => return false,
         }
         true
     });
-    if strict {
+    if mode.strict {
         faults.fatal.append(&mut faults.strict);
     }
-    if faults.fatal.is_empty() { Ok(configuration) } else { Err(faults.fatal) }
+    if !faults.fatal.is_empty() {
+        return Err(faults.fatal);
+    }
+    for provider in configuration.resources.iter_mut().flat_map(|rule| &mut rule.providers) {
+        if let Some(kms) = &mut provider.kms {
+            defaults(kms);
+        }
+    }
+    Ok(configuration)
 }
 
-fn kind(document: &Value) -> Result<(String, String), String> {
+/// `SetDefaults_KMSConfiguration`; that of the timeout is there from the start.
+fn defaults(kms: &mut Kms) {
+    if kms.api_version.is_empty() {
+        "v1".clone_into(&mut kms.api_version);
+    }
+    if kms.api_version == "v1" {
+        kms.cache_size.get_or_insert(CACHE_SIZE);
+    }
+}
+
+/// `SimpleMetaFactory.Interpret` and `ParseGroupVersion` of apimachinery.
+fn known_kind(document: &Value) -> Result<(), String> {
     let Value::Map(map) = document else {
         return Err(format!("couldn't get version/kind: the document is {}", document.kind()));
     };
@@ -48,105 +75,107 @@ fn kind(document: &Value) -> Result<(String, String), String> {
         Some((_, Value::String(text))) => Ok(text.clone()),
         Some((_, other)) => Err(format!("couldn't get version/kind: {wanted} is {}", other.kind())),
     };
-    let (version, kind) = (field("apiVersion")?, field("kind")?);
-    match (version.as_str(), kind.as_str()) {
-        (_, "") => Err("Object 'Kind' is missing".to_owned()),
-        ("", _) => Err("Object 'apiVersion' is missing".to_owned()),
-        _ => Ok((version, kind)),
+    let (api_version, kind) = (field("apiVersion")?, field("kind")?);
+    let (group, version) = match api_version.split_once('/') {
+        None => ("", api_version.as_str()),
+        Some((_, version)) if version.contains('/') => {
+            return Err(format!("unexpected GroupVersion string: {api_version}"));
+        }
+        Some(parts) => parts,
+    };
+    if kind.is_empty() {
+        return Err("Object 'Kind' is missing".to_owned());
     }
+    if version.is_empty() {
+        return Err("Object 'apiVersion' is missing".to_owned());
+    }
+    if !KINDS.contains(&(group, version, &kind)) {
+        let (kind, version) = (quoted(kind), quoted(api_version));
+        return Err(format!("no kind {kind} is registered for version {version}"));
+    }
+    Ok(())
 }
 
-fn rule(faults: &mut Faults, value: &Value, at: &str) -> Rule {
-    let mut rule = Rule::default();
+fn rule(faults: &mut Faults, value: &Value, at: &str, rule: &mut Rule) {
     faults.fields(value, at, |faults, name, value, at| {
         match name {
-            "resources" => rule.resources = faults.list(value, at, Faults::string),
-            "providers" => rule.providers = faults.list(value, at, provider),
+            "resources" => faults.list(value, at, &mut rule.resources, Faults::string),
+            "providers" => faults.list(value, at, &mut rule.providers, provider),
             _ => return false,
         }
         true
     });
-    rule
 }
 
-fn provider(faults: &mut Faults, value: &Value, at: &str) -> Provider {
-    let mut provider = Provider::default();
+fn provider(faults: &mut Faults, value: &Value, at: &str, provider: &mut Provider) {
     faults.fields(value, at, |faults, name, value, at| {
-        let there = *value != Value::Null;
         match name {
-            "aesgcm" => provider.aesgcm = there.then(|| keys(faults, value, at)),
-            "aescbc" => provider.aescbc = there.then(|| keys(faults, value, at)),
-            "secretbox" => provider.secretbox = there.then(|| keys(faults, value, at)),
+            "aesgcm" => faults.optional(value, at, &mut provider.aesgcm, Vec::new, keys),
+            "aescbc" => faults.optional(value, at, &mut provider.aescbc, Vec::new, keys),
+            "secretbox" => faults.optional(value, at, &mut provider.secretbox, Vec::new, keys),
             "identity" => {
-                provider.identity = there;
+                provider.identity = *value != Value::Null;
                 faults.fields(value, at, |_, _, _, _| false);
             }
-            "kms" => provider.kms = there.then(|| kms(faults, value, at)),
+            "kms" => {
+                let new = || Kms { timeout: TIMEOUT_NANOSECONDS, ..Kms::default() };
+                faults.optional(value, at, &mut provider.kms, new, kms);
+            }
             _ => return false,
         }
         true
     });
-    provider
 }
 
-fn keys(faults: &mut Faults, value: &Value, at: &str) -> Vec<Key> {
-    let mut keys = Vec::new();
+fn keys(faults: &mut Faults, value: &Value, at: &str, keys: &mut Vec<Key>) {
     faults.fields(value, at, |faults, name, value, at| {
         let known = name == "keys";
         if known {
-            keys = faults.list(value, at, key);
+            faults.list(value, at, keys, key);
         }
         known
     });
-    keys
 }
 
-fn key(faults: &mut Faults, value: &Value, at: &str) -> Key {
-    let mut key = Key::default();
+fn key(faults: &mut Faults, value: &Value, at: &str, key: &mut Key) {
     faults.fields(value, at, |faults, name, value, at| {
         match name {
-            "name" => key.name = faults.string(value, at),
-            "secret" => key.secret = faults.string(value, at),
+            "name" => faults.string(value, at, &mut key.name),
+            "secret" => faults.string(value, at, &mut key.secret),
             _ => return false,
         }
         true
     });
-    key
 }
 
-fn kms(faults: &mut Faults, value: &Value, at: &str) -> Kms {
-    let mut kms = Kms { timeout: TIMEOUT_NANOSECONDS, ..Kms::default() };
+fn kms(faults: &mut Faults, value: &Value, at: &str, kms: &mut Kms) {
     faults.fields(value, at, |faults, name, value, at| {
         match name {
-            "apiVersion" => kms.api_version = faults.string(value, at),
-            "name" => kms.name = faults.string(value, at),
-            "endpoint" => kms.endpoint = faults.string(value, at),
-            "cachesize" => kms.cache_size = faults.int32(value, at),
+            "apiVersion" => faults.string(value, at, &mut kms.api_version),
+            "name" => faults.string(value, at, &mut kms.name),
+            "endpoint" => faults.string(value, at, &mut kms.endpoint),
+            "cachesize" => faults.int32(value, at, &mut kms.cache_size),
             "timeout" if *value == Value::Null => kms.timeout = TIMEOUT_NANOSECONDS,
             "timeout" => {
-                kms.timeout = duration::parse(&faults.string(value, at)).unwrap_or_else(|fault| {
-                    faults.fatal.push(fault);
-                    0
-                });
+                let mut text = String::new();
+                faults.string(value, at, &mut text);
+                match duration::parse(&text) {
+                    Ok(timeout) => kms.timeout = timeout,
+                    Err(fault) => faults.fatal.push(fault),
+                }
             }
             _ => return false,
         }
         true
     });
-    if kms.api_version.is_empty() {
-        "v1".clone_into(&mut kms.api_version);
-    }
-    if kms.api_version == "v1" {
-        kms.cache_size.get_or_insert(CACHE_SIZE);
-    }
-    kms
 }
 
-#[derive(Default)]
 struct Faults {
     fatal: Vec<String>,
     /// What only strict decoding refuses.
     strict: Vec<String>,
+    /// [`Mode::json`]
+    json: bool,
 }
 
 impl Faults {
@@ -165,55 +194,75 @@ impl Faults {
         for (index, (name, value)) in map.iter().enumerate() {
             let path = if at.is_empty() { name.clone() } else { format!("{at}.{name}") };
             if map[..index].iter().any(|(earlier, _)| earlier == name) {
-                self.strict.push(format!("duplicate field {path:?}"));
+                self.strict.push(format!("duplicate field {}", quoted(&path)));
+            }
+            let replaced = || map[index + 1..].iter().any(|(later, _)| later == name);
+            if !self.json && replaced() {
+                continue;
             }
             if !known(self, name, value, &path) {
-                self.strict.push(format!("unknown field {path:?}"));
+                self.strict.push(format!("unknown field {}", quoted(&path)));
             }
         }
     }
 
-    fn list<T>(
+    fn optional<T>(
         &mut self,
         value: &Value,
         at: &str,
-        item: impl Fn(&mut Self, &Value, &str) -> T,
-    ) -> Vec<T> {
-        match value {
-            Value::List(list) => list
-                .iter()
-                .enumerate()
-                .map(|(index, value)| item(self, value, &format!("{at}[{index}]")))
-                .collect(),
-            Value::Null => Vec::new(),
-            other => {
-                self.type_fault(other, at, "array");
-                Vec::new()
-            }
+        into: &mut Option<T>,
+        new: impl FnOnce() -> T,
+        decode: impl FnOnce(&mut Self, &Value, &str, &mut T),
+    ) {
+        if *value == Value::Null {
+            *into = None;
+        } else {
+            decode(self, value, at, into.get_or_insert_with(new));
         }
     }
 
-    fn string(&mut self, value: &Value, at: &str) -> String {
+    /// Over the items that are there already, if any are.
+    fn list<T: Default>(
+        &mut self,
+        value: &Value,
+        at: &str,
+        into: &mut Vec<T>,
+        decode: impl Fn(&mut Self, &Value, &str, &mut T),
+    ) {
         match value {
-            Value::String(text) => text.clone(),
-            Value::Null => String::new(),
-            other => {
-                self.type_fault(other, at, "string");
-                String::new()
+            Value::List(list) => {
+                into.resize_with(list.len(), T::default);
+                for (index, (value, item)) in list.iter().zip(into).enumerate() {
+                    decode(self, value, &format!("{at}[{index}]"), item);
+                }
             }
+            Value::Null => into.clear(),
+            other => self.type_fault(other, at, "array"),
         }
     }
 
-    fn int32(&mut self, value: &Value, at: &str) -> Option<i32> {
+    fn string(&mut self, value: &Value, at: &str, into: &mut String) {
+        match value {
+            Value::String(text) => into.clone_from(text),
+            // Go leaves what is not a pointer as it was.
+            Value::Null => {}
+            other => self.type_fault(other, at, "string"),
+        }
+    }
+
+    fn int32(&mut self, value: &Value, at: &str, into: &mut Option<i32>) {
         let number = match value {
-            Value::Null => return None,
+            Value::Null => {
+                *into = None;
+                return;
+            }
             Value::Int(number) => i32::try_from(*number).ok(),
             _ => None,
         };
         if number.is_none() {
             self.type_fault(value, at, "int32");
         }
-        number
+        *into = number;
     }
 
     fn type_fault(&mut self, value: &Value, at: &str, wanted: &str) {

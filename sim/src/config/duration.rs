@@ -52,11 +52,27 @@ fn nanoseconds(unit: &str) -> Option<i128> {
     })
 }
 
-/// Nanoseconds of the digits behind the point.
+/// Nanoseconds of the digits behind the point, as Go has them: of as many digits as 63 bits hold, by way of
+/// floating point.
+#[allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    reason = "so does Go; a part is less than an hour"
+)]
 fn part(digits: &str, unit: i128) -> i128 {
-    let digits = &digits[..digits.len().min(18)];
-    let scale = 10_i128.pow(u32::try_from(digits.len()).unwrap_or(0));
-    digits.parse::<i128>().map_or(0, |number| number * unit / scale)
+    let (mut number, mut scale) = (0_u64, 1.0);
+    for digit in digits.bytes() {
+        let larger = number * 10 + u64::from(digit - b'0');
+        if larger > 1 << 63 {
+            break;
+        }
+        number = larger;
+        scale *= 10.0;
+        if number > ((1 << 63) - 1) / 10 {
+            break;
+        }
+    }
+    (number as f64 * (unit as f64 / scale)) as i128
 }
 
 /// As Go prints it: `1m0s`, `2.5s`, `-300ms`.
@@ -97,6 +113,8 @@ mod tests {
             ("-1.5h", -5_400_000_000_000),
             ("+.5s", 500_000_000),
             ("5.s", 5_000_000_000),
+            ("0.3333333333333333333h", 1_200_000_000_000),
+            ("0.00000000000000000000000001h", 0),
             ("1us2µs3ns", 3_003),
             ("-9223372036854775808ns", i64::MIN),
         ] {

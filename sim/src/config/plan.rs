@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 
 use super::types::{Configuration, GroupResource, Key, Kms, Provider};
 use super::{endpoint, keys};
+use crate::go::quoted;
 
 /// Named keys, in their order: the first writes, all read.
 pub type Keys = Vec<(String, Zeroizing<Vec<u8>>)>;
@@ -67,7 +68,9 @@ impl Plan {
                     if plan.resources.contains_key(&wider) {
                         let (resource, wider) = (resource.to_string(), wider.to_string());
                         return Err(format!(
-                            "resource {resource:?} is masked by earlier rule {wider:?}"
+                            "resource {} is masked by earlier rule {}",
+                            quoted(resource),
+                            quoted(wider)
                         ));
                     }
                 }
@@ -131,7 +134,7 @@ fn plugin(kms: &Kms) -> Result<Plugin, String> {
         );
     }
     let address = endpoint::address(&kms.endpoint).map_err(|fault| {
-        format!("could not configure KMSv2-Plugin's probe {name:?}, error: {fault}")
+        format!("could not configure KMSv2-Plugin's probe {}, error: {fault}", quoted(&name))
     })?;
     let timeout = Duration::from_nanos(u64::try_from(kms.timeout).unwrap_or(0));
     Ok(Plugin { name, address, timeout })

@@ -81,7 +81,7 @@ fn fields_are_validated_in_upstreams_words() {
         ),
         (
             one("secrets", "{}"),
-            vec![format!("{p}: Invalid value: {{\"AESCBC\":null,\"AESGCM\":null,\"Identity\":null,\"KMS\":null,\"Secretbox\":null}}: provider does not contain any of the expected providers: KMS, AESGCM, AESCBC, Secretbox, Identity")],
+            vec![format!("{p}: Invalid value: {{\"AESGCM\":null,\"AESCBC\":null,\"Secretbox\":null,\"Identity\":null,\"KMS\":null}}: provider does not contain any of the expected providers: KMS, AESGCM, AESCBC, Secretbox, Identity")],
         ),
         (one("secrets", "secretbox: {}"), vec![format!("{p}.secretbox.keys: Required value: at least one keys is required")]),
         (

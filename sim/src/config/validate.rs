@@ -3,11 +3,11 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::json;
-
 use super::field::FieldError;
 use super::types::{Configuration, GroupResource, Key, Kms, Provider};
-use super::{duration, endpoint, keys};
+use super::{endpoint, keys, shown};
+use crate::go::quoted;
+use crate::version::Version;
 
 /// Lengths of AES keys in bytes.
 const AES: &[usize] = &[16, 24, 32];
@@ -17,7 +17,7 @@ const SECRETBOX: &[usize] = &[32];
 
 /// What is wrong; `reload` as the flag `--encryption-provider-config-automatic-reload`.
 #[must_use]
-pub fn validate(configuration: &Configuration, reload: bool) -> Vec<FieldError> {
+pub fn validate(configuration: &Configuration, by: Version, reload: bool) -> Vec<FieldError> {
     if configuration.resources.is_empty() {
         return vec![FieldError::required("resources", "at least one resources is required")];
     }
@@ -28,7 +28,7 @@ pub fn validate(configuration: &Configuration, reload: bool) -> Vec<FieldError> 
         if rule.resources.is_empty() {
             faults.push(FieldError::required(&at, &format!("at least one {at} is required")));
         }
-        faults.extend(overlap(&rule.resources, &at));
+        faults.extend(overlap(&rule.resources, &at, by));
         faults.extend(rule.resources.iter().enumerate().filter_map(|(index, resource)| {
             let fault = resource_fault(resource)?;
             Some(FieldError::invalid(&format!("{at}[{index}]"), quoted(resource), fault))
@@ -39,9 +39,9 @@ pub fn validate(configuration: &Configuration, reload: bool) -> Vec<FieldError> 
         }
         for (index, provider) in rule.providers.iter().enumerate() {
             let at = format!("{at}[{index}]");
-            faults.extend(one_kind(provider, &at));
+            faults.extend(one_kind(provider, &at, by));
             if let Some(kms) = &provider.kms {
-                faults.extend(kms_faults(kms, &format!("{at}.kms"), &names, reload));
+                faults.extend(kms_faults(kms, &format!("{at}.kms"), &names, (by, reload)));
                 names.insert(kms.name.as_str());
             } else if let Some(keys) = &provider.aesgcm {
                 faults.extend(key_faults(keys, &format!("{at}.aesgcm.keys"), AES));
@@ -55,11 +55,7 @@ pub fn validate(configuration: &Configuration, reload: bool) -> Vec<FieldError> 
     faults
 }
 
-fn quoted(text: &str) -> String {
-    format!("{text:?}")
-}
-
-fn overlap(resources: &[String], at: &str) -> Vec<FieldError> {
+fn overlap(resources: &[String], at: &str, by: Version) -> Vec<FieldError> {
     let parsed: Vec<_> = resources.iter().map(|text| GroupResource::parse(text)).collect();
     let (mut repeated, mut covered) = (false, false);
     let any = GroupResource::all_of("*");
@@ -78,7 +74,7 @@ fn overlap(resources: &[String], at: &str) -> Vec<FieldError> {
             covered |= *one == any || wildcard;
         }
     }
-    let fault = |detail| FieldError::invalid(at, json!(resources).to_string(), detail);
+    let fault = |detail| FieldError::invalid(at, shown::resources(resources, by), detail);
     let repeated = repeated.then(|| fault("the same resource cannot be specified multiple times"));
     let covered = covered.then(|| {
         fault(
@@ -115,7 +111,7 @@ fn resource_fault(resource: &str) -> Option<&'static str> {
     }
 }
 
-fn one_kind(provider: &Provider, at: &str) -> Option<FieldError> {
+fn one_kind(provider: &Provider, at: &str, by: Version) -> Option<FieldError> {
     let kinds = [
         provider.kms.is_some(),
         provider.aesgcm.is_some(),
@@ -133,22 +129,7 @@ fn one_kind(provider: &Provider, at: &str) -> Option<FieldError> {
             "more than one provider specified in a single element, should split into different list elements"
         }
     };
-    let keys = |keys: &Option<Vec<Key>>| {
-        let named = |key: &Key| json!({"Name": key.name, "Secret": "REDACTED"});
-        keys.as_ref().map(|keys| json!({"Keys": keys.iter().map(named).collect::<Vec<_>>()}))
-    };
-    let kms = provider.kms.as_ref().map(|kms| {
-        json!({
-            "APIVersion": kms.api_version, "Name": kms.name, "CacheSize": kms.cache_size,
-            "Endpoint": kms.endpoint, "Timeout": duration::text(kms.timeout),
-        })
-    });
-    let value = json!({
-        "AESGCM": keys(&provider.aesgcm), "AESCBC": keys(&provider.aescbc),
-        "Secretbox": keys(&provider.secretbox), "Identity": provider.identity.then(|| json!({})),
-        "KMS": kms,
-    });
-    Some(FieldError::invalid(at, value.to_string(), detail))
+    Some(FieldError::invalid(at, shown::provider(provider, by), detail))
 }
 
 fn key_faults(keys: &[Key], at: &str, lengths: &[usize]) -> Vec<FieldError> {
@@ -186,13 +167,18 @@ fn key_fault(key: &Key, at: &str, lengths: &[usize]) -> Vec<FieldError> {
     faults
 }
 
-fn kms_faults(kms: &Kms, at: &str, names: &BTreeSet<&str>, reload: bool) -> Vec<FieldError> {
+fn kms_faults(
+    kms: &Kms,
+    at: &str,
+    names: &BTreeSet<&str>,
+    (by, reload): (Version, bool),
+) -> Vec<FieldError> {
     let mut faults = name_faults(kms, &format!("{at}.name"), names, reload);
     let invalid = |field: &str, value: String, detail: &str| {
         FieldError::invalid(&format!("{at}.{field}"), value, detail)
     };
     if kms.timeout <= 0 {
-        let value = quoted(&duration::text(kms.timeout));
+        let value = shown::timeout(kms.timeout, by);
         faults.push(invalid("timeout", value, "timeout should be a positive value"));
     }
     if let Some(detail) = endpoint_fault(&kms.endpoint) {
@@ -242,8 +228,8 @@ fn endpoint_fault(text: &str) -> Option<String> {
         Err(fault) => Some(format!("invalid endpoint for kms provider, error: {fault}")),
         Ok(url) if url.scheme == "unix" => None,
         Ok(url) => Some(format!(
-            "unsupported scheme {:?} for KMS provider, only unix is supported",
-            url.scheme
+            "unsupported scheme {} for KMS provider, only unix is supported",
+            quoted(&url.scheme)
         )),
     }
 }

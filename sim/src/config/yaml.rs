@@ -15,6 +15,11 @@ const DEPTH_MAX: usize = 100;
 
 /// The first document.
 pub(super) fn parse(text: &str) -> Result<Value, String> {
+    let head = text.lines().take_while(|line| line.is_empty() || line.starts_with(['#', '%']));
+    let mut versions = head.filter_map(|line| line.strip_prefix("%YAML"));
+    if versions.any(|version| version.split_whitespace().next() != Some("1.1")) {
+        return Err("yaml: found incompatible YAML document".to_owned());
+    }
     let mut composer =
         Composer { events: Parser::new_from_str(text), anchors: BTreeMap::new(), left: VALUES_MAX };
     match composer.next()? {

@@ -7,6 +7,9 @@ use serde::Deserialize;
 
 use super::*;
 
+/// Any version does: all read the same, and none of the vectors has an empty annotation but one.
+const BY: Version = Version::V1_37;
+
 #[derive(Deserialize)]
 struct Vector {
     name: String,
@@ -50,8 +53,8 @@ fn values_of_others_are_read() {
     for vector in vectors() {
         let value = hex(&vector.stored);
         assert!(is_of(&value, &vector.provider) && !is_of(&value, "another"), "{}", vector.name);
-        assert_eq!(parse(&value, "another"), Err(ReadError::NoPrefix));
-        let object = parse(&value, &vector.provider).unwrap();
+        assert_eq!(parse(&value, "another", BY), Err(ReadError::NoPrefix));
+        let object = parse(&value, &vector.provider, BY).unwrap();
         assert_eq!(object.key_id, vector.key_id);
         assert_eq!(object.encrypted_dek_source, hex(&vector.encrypted_dek_source));
         let annotations: BTreeMap<_, _> =
@@ -89,8 +92,8 @@ fn values_of_others_are_read() {
 fn the_same_values_are_written() {
     for vector in vectors() {
         let value = hex(&vector.stored);
-        let object = parse(&value, &vector.provider).unwrap();
-        assert_eq!(to_value(&vector.provider, &object), value, "{}", vector.name);
+        let object = parse(&value, &vector.provider, BY).unwrap();
+        assert_eq!(to_value(&vector.provider, &object, BY), value, "{}", vector.name);
         let sealed = secret(&vector, usize::MAX).unwrap().seal(
             &hex(&vector.info).try_into().unwrap_or([0; INFO_BYTES]),
             &hex(&vector.nonce).try_into().unwrap(),
@@ -112,27 +115,32 @@ fn what_a_plugin_answers_has_to_have_a_length() {
     }
 }
 
-/// Upstream's own unit tests: 1 with a seed, 1 with a key of 16 bytes.
+/// `encryptedData` alone.
+#[derive(Deserialize)]
+struct Data {
+    name: String,
+    r#type: i32,
+    secret: String,
+    aad: String,
+    data: String,
+    derived_key: Option<String>,
+    plaintext: String,
+}
+
 #[test]
 fn the_vectors_of_upstreams_unit_tests() {
-    let seed = hex("5d40323a820ff95561675e3b95e81867c5fdd561d35a88a2d08b08aa9d4fcf5c");
-    let data = hex(
-        "2442759e33945fbad709db577a0f037fd8a709fc76979b8942209debcecb9d57efe3d6ff6a1ef6ee9a5003b9833b\
-         3043cec1e47b35175b151107a8d2416b0e296bbf66b5d102fcefdf9a78f293d271",
-    );
-    let derived = derive(&seed, &data[..INFO_BYTES]);
-    assert_eq!(
-        derived.to_vec(),
-        hex("6e58b7659c304b0c382f42f16bd700465def1dead80bf6f1bf1d52073bdb0c00")
-    );
-    let seed = Secret::Seed(Zeroizing::new(seed));
-    assert_eq!(seed.open(&data, b"bamboo").unwrap(), b"pandas are the best");
-    let key = Secret::Key(Zeroizing::new(b"snorlax_awesomes".to_vec()));
-    let data = hex(
-        "9f27c8fcea8a58c467d8e437dbf2d85955f9b4bd912f4ef967d788a0cb07797dac0a3f0a0845605ca85ac8562b4a\
-         e1",
-    );
-    assert_eq!(key.open(&data, b"bamboo").unwrap(), b"pandas are the best");
+    let all: Vec<Data> = serde_json::from_str(include_str!("../../vectors/data.json")).unwrap();
+    assert_eq!(all.len(), 2);
+    for vector in all {
+        let (bytes, data) = (hex(&vector.secret), hex(&vector.data));
+        if let Some(derived) = vector.derived_key {
+            assert_eq!(derive(&bytes, &data[..INFO_BYTES]).to_vec(), hex(&derived));
+        }
+        let source_type = EncryptedDekSourceType::try_from(vector.r#type).unwrap();
+        let secret = Secret::new(source_type, Zeroizing::new(bytes)).unwrap();
+        let opened = secret.open(&data, &hex(&vector.aad)).unwrap();
+        assert_eq!(opened, hex(&vector.plaintext), "{}", vector.name);
+    }
 }
 
 #[test]
@@ -141,8 +149,43 @@ fn an_empty_annotation_is_written_as_go_writes_it() {
         annotations: [("a.b".to_owned(), Vec::new())].into(),
         ..EncryptedObject::default()
     };
-    let value = to_value("p", &object);
+    let value = to_value("p", &object, Version::V1_37);
     assert!(value.ends_with(&[0x22, 7, 0x0a, 3, b'a', b'.', b'b', 0x12, 0]), "{value:?}");
+    let value = to_value("p", &object, Version::V1_31);
+    assert!(value.ends_with(&[0x22, 5, 0x0a, 3, b'a', b'.', b'b']), "{value:?}");
+}
+
+/// What upstream's two libraries made of it; compared with them in `tests/oracle`.
+#[test]
+fn odd_protobuf_is_read_as_upstreams_libraries_do() {
+    let good: &[u8] = &[0x0a, 1, 7, 0x12, 1, b'1', 0x1a, 1, 9];
+    for (more, gogo, google) in [
+        (&[0x0a, 1, 7][..], true, true),
+        (&[0x19, 0, 0, 0, 0, 0, 0, 0, 0], true, true), // a known field of another type
+        (&[0x98, 0x80, 0x80, 0x80, 0x10, 0], true, false), // a number beyond 29 bits
+        (&[0x20, 0], false, true),                     // annotations of another type
+        (&[0x02, 0], false, false),                    // the number 0
+        (b"\x22\x07\x0a\x03a.b\x02\0", true, false),   // that within an annotation
+        (&[0x33, 0x3c], true, false),                  // the end of another group
+        (&[0x34], false, false),                       // the end of no group
+        (&[0x33, 0x33, 0x34], false, false),           // a group without end
+        (&[0x36], false, false),                       // no wire type
+        (&[0x12, 1, 0xff], false, false),              // no UTF-8
+        (&[0x28, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2], false, false), // 65 bits
+        (&[0x0a, 9], false, false),
+    ] {
+        let value = [b"k8s:enc:kms:v2:p:", good, more].concat();
+        for (by, reads) in
+            [(Version::V1_29, gogo), (Version::V1_31, gogo), (Version::V1_37, google)]
+        {
+            let read = parse(&value, "p", by);
+            assert_eq!(read.is_ok(), reads, "{more:x?} {by}: {read:?}");
+            assert!(
+                reads || matches!(read, Err(ReadError::Protobuf(_))),
+                "{more:x?} {by}: {read:?}"
+            );
+        }
+    }
 }
 
 #[test]
@@ -168,7 +211,7 @@ proptest! {
     #[test]
     fn reading_is_total(value: Vec<u8>, prefixed: bool) {
         let value = if prefixed { [b"k8s:enc:kms:v2:p:", &*value].concat() } else { value };
-        if let Ok(object) = parse(&value, "p") {
+        if let Ok(object) = parse(&value, "p", BY) {
             let _ = cache_key(&object);
         }
     }
@@ -192,7 +235,7 @@ proptest! {
             annotations,
             encrypted_dek_source_type: 1,
         };
-        let read = parse(&to_value("p", &object), "p").unwrap();
+        let read = parse(&to_value("p", &object, BY), "p", BY).unwrap();
         prop_assert_eq!(&read, &object);
         prop_assert_eq!(secret.open(&read.encrypted_data, aad.as_bytes()).unwrap(), plaintext);
     }

@@ -11,20 +11,15 @@ use sha2::{Digest as _, Sha256};
 use crate::process::{Oracle, bytes, hex, said};
 use crate::{cases, each};
 
-/// Keys of annotations, good, bad and in between. Of printable ASCII; a bad one has no dot at its end,
-/// and no label is too long; what is too long has no other fault.
+/// Keys of annotations, good, bad and in between.
 fn key() -> impl Strategy<Value = String> {
-    let key = prop_oneof![
+    prop_oneof![
         "[a-z0-9]{1,9}(\\.[a-z0-9-]{1,9}){0,3}\\.?",
         "[a-z0-9A-Z._/*:-]{0,12}",
-        "[ -~]{0,9}",
-        "(a{60,63}\\.)?b{60,63}",
-        "(aaaaaaaaaaa\\.){20,22}b{0,9}",
-    ];
-    key.prop_map(|key| match limits::annotations(&[(key.clone(), vec![])].into()) {
-        Ok(()) => key,
-        Err(_) => key.trim_end_matches('.').to_owned(),
-    })
+        "\\PC{0,9}",
+        "(a{60,65}\\.)?b{60,65}\\.?",
+        "(aaaaaaaaaaa\\.){20,22}[bB]{0,9}",
+    ]
 }
 
 /// So many bytes, and fewer often.
@@ -110,7 +105,6 @@ fn compare_key(oracle: &mut Oracle, key: String) -> Result<(), TestCaseError> {
 
 /// A refused key is quoted as Go quotes: `X` and DEL as `"X\x7f"`.
 #[test]
-#[ignore = "the model quotes what is not printable as Rust does"]
 fn any_key_is_quoted_alike() {
     each(|_, oracle| {
         proptest!(cases(200), |(key in "X\\PC{0,9}|X\\x7f")| {
@@ -121,7 +115,6 @@ fn any_key_is_quoted_alike() {
 
 /// A refused key is said without the dot at its end.
 #[test]
-#[ignore = "the model says the key as it is"]
 fn a_key_with_a_dot_at_its_end_is_said_alike() {
     each(|_, oracle| {
         proptest!(cases(200), |(key in "[a-z._]{0,9}\\.")| {
@@ -132,7 +125,6 @@ fn a_key_with_a_dot_at_its_end_is_said_alike() {
 
 /// Of a key with a label that is too long, that label is said.
 #[test]
-#[ignore = "the model says the whole key"]
 fn a_label_that_is_too_long_is_said_alike() {
     each(|_, oracle| {
         proptest!(cases(50), |(key in "a{1,64}\\.b{64,66}")| {
@@ -143,7 +135,6 @@ fn a_label_that_is_too_long_is_said_alike() {
 
 /// Two faults of one key are said in one message.
 #[test]
-#[ignore = "the model says them in two"]
 fn two_faults_of_a_key_are_said_alike() {
     each(|_, oracle| {
         proptest!(cases(20), |(key in "(aaaaaaaaaaa\\.){22}[A-Z]{1,9}")| {

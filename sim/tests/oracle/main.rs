@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
 
+mod chains;
+mod configurations;
 mod limits;
 mod objects;
 mod process;
@@ -12,15 +14,17 @@ mod twin;
 
 use std::cell::RefCell;
 
+use kleidi_sim::version::Version;
 use proptest::test_runner::{Config, FileFailurePersistence};
 
 /// Kubernetes versions whose packages answer.
-const VERSIONS: [&str; 3] = ["1.29.6", "1.31.0", "1.37.2"];
+const VERSIONS: [(&str, Version); 3] =
+    [("1.29.6", Version::V1_29), ("1.31.0", Version::V1_31), ("1.37.2", Version::V1_37)];
 
 /// Does something with the oracle of each version that is there.
-fn each(does: impl Fn(&str, &RefCell<process::Oracle>)) {
-    for version in VERSIONS {
-        if let Some(oracle) = process::Oracle::start(version) {
+fn each(does: impl Fn(Version, &RefCell<process::Oracle>)) {
+    for (release, version) in VERSIONS {
+        if let Some(oracle) = process::Oracle::start(release) {
             does(version, &RefCell::new(oracle));
         }
     }

@@ -151,13 +151,13 @@ fn described(steps: &[Step]) -> Vec<Value> {
 
 fn compare(background: bool, number: u32) {
     let story = story(!background);
-    each(|_, oracle| {
+    each(|by, oracle| {
         proptest!(cases(number), |((plugin, steps) in &story)| {
             let steps = described(&steps);
             let told = oracle.borrow_mut().ask(&json!({
                 "do": "probe", "name": "P", "background": background, "plugin": plugin, "steps": steps,
             }));
-            Twin::new("P", background).tells(&steps, &told)?;
+            Twin::new("P", by, background).tells(&steps, &told)?;
         });
     });
 }

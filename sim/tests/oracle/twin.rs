@@ -10,6 +10,7 @@ use kleidi_sim::envelope::{self, Reading};
 use kleidi_sim::object;
 use kleidi_sim::probe::{Probe, Step};
 use kleidi_sim::time::Time;
+use kleidi_sim::version::Version;
 use proptest::prelude::*;
 use serde_json::Value;
 use zeroize::Zeroizing;
@@ -47,11 +48,11 @@ pub struct Twin {
 type Told<T = ()> = Result<T, TestCaseError>;
 
 impl Twin {
-    pub fn new(name: &str, background: bool) -> Self {
+    pub fn new(name: &str, by: Version, background: bool) -> Self {
         Self {
             name: name.to_owned(),
             background,
-            probe: Probe::new(name),
+            probe: Probe::new(name, by),
             cache: Cache::default(),
             now: START,
             polling: None,
@@ -112,7 +113,7 @@ impl Twin {
 
     /// What an apiserver does at its start: one check; then it polls.
     fn start(&mut self) -> Told {
-        self.probe = Probe::new(&self.name);
+        self.probe = Probe::new(&self.name, self.probe.by());
         self.cache.clear();
         let result = self.check()?;
         if self.background {
@@ -168,7 +169,8 @@ impl Twin {
 
     fn write(&mut self, write: &Value, written: &[u8], came: &Value) -> Told {
         // What upstream drew at random is what is written with.
-        let sealed = object::parse(written, &self.name).map(|record| record.encrypted_data);
+        let sealed =
+            object::parse(written, &self.name, self.probe.by()).map(|record| record.encrypted_data);
         let sealed = sealed.unwrap_or_else(|_| vec![0; 44]);
         let random = (sealed[..32].try_into().unwrap(), sealed[32..44].try_into().unwrap());
         let (plaintext, aad) = (bytes(&write["plaintext"]), text(&write["aad"]));

@@ -1,4 +1,4 @@
-//! One `kms` entry at work: its connection, its health, its seeds.
+//! One `kms` entry at work: its connection, and the checks of its health.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,12 +10,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tonic::metadata::MetadataMap;
 use zeroize::Zeroizing;
 
-use crate::cache::Cache;
 use crate::client::{Channel, Target, text};
-use crate::config::Plugin;
+use crate::config;
 use crate::edges::Edges;
-use crate::envelope::{self, Read, Reading};
-use crate::probe::{Probe, Step};
+use crate::probe::Step;
+use crate::transform::Entry;
 use crate::version::Version;
 
 /// How often a healthy plugin is looked at (`kmsv2PluginHealthzPositiveInterval`).
@@ -24,31 +23,54 @@ const POLL: Duration = Duration::from_secs(60);
 /// How often one that is not healthy is (`kmsv2PluginHealthzNegativeInterval`).
 const POLL_BAD: Duration = Duration::from_secs(10);
 
-/// One `kms` entry. Clones share it.
+/// What is known of all plugins of a configuration, in the order of [`config::Plan::plugins`].
+pub(super) struct Entries(Mutex<Vec<Entry>>);
+
+impl Entries {
+    pub(super) fn new(entries: Vec<Entry>) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(entries)))
+    }
+
+    /// Never held over a call.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Vec<Entry>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One plugin. Clones share it.
 #[derive(Clone)]
-pub(super) struct Entry(Arc<Inner>);
+pub(super) struct Plugin(Arc<Inner>);
 
 struct Inner {
     edges: Edges,
     channel: Channel,
+    entries: Arc<Entries>,
+    /// Of its entry.
+    place: usize,
     /// Held over a check and its calls, so that there is one at a time.
     checking: tokio::sync::Mutex<()>,
-    state: Mutex<(Probe, Cache)>,
 }
 
-impl Entry {
-    pub(super) fn new(edges: &Edges, version: Version, plugin: &Plugin) -> Self {
+impl Plugin {
+    /// The plugin whose entry has that place.
+    pub(super) fn new(
+        edges: &Edges,
+        by: Version,
+        config: &config::Plugin,
+        (entries, place): (&Arc<Entries>, usize),
+    ) -> Self {
         let target = Target {
-            name: plugin.name.clone(),
-            address: plugin.address.clone(),
-            timeout: plugin.timeout,
-            version,
+            name: config.name.clone(),
+            address: config.address.clone(),
+            timeout: config.timeout,
+            version: by,
         };
         Self(Arc::new(Inner {
             edges: edges.clone(),
             channel: Channel::new(edges.clone(), target),
+            entries: Arc::clone(entries),
+            place,
             checking: tokio::sync::Mutex::default(),
-            state: Mutex::new((Probe::new(&plugin.name), Cache::default())),
         }))
     }
 
@@ -57,16 +79,16 @@ impl Entry {
     pub(super) async fn begin(&self) -> Loops {
         let mut loops = Vec::new();
         if self.check().await.is_err() {
-            let entry = self.clone();
-            loops.push(tokio::spawn(async move { entry.check_until_good().await }));
+            let plugin = self.clone();
+            loops.push(tokio::spawn(async move { plugin.check_until_good().await }));
         }
-        let entry = self.clone();
+        let plugin = self.clone();
         loops.push(tokio::spawn(async move {
             let mut ticks = ticks(POLL);
             loop {
                 ticks.tick().await;
-                if entry.check().await.is_err() {
-                    entry.check_until_good().await;
+                if plugin.check().await.is_err() {
+                    plugin.check_until_good().await;
                 }
             }
         }));
@@ -87,53 +109,27 @@ impl Entry {
     pub(super) async fn check(&self) -> Result<(), String> {
         let Inner { edges, channel, checking, .. } = &*self.0;
         let _one = checking.lock().await;
-        let mut step = self.state().0.select(edges.clock.now());
+        let mut step = self.entry(|entry| entry.probe.select(edges.clock.now()))?;
         loop {
             step = match step {
                 Step::Done(result) => return result,
                 Step::Status => {
                     let answer = channel.status().await.map_err(|status| text(&status));
-                    self.state().0.status(edges.clock.now(), answer)
+                    self.entry(|entry| entry.probe.status(edges.clock.now(), answer))?
                 }
                 Step::Encrypt => {
                     let (seed, uid) = (Zeroizing::new(edges.bytes()?), edges.uid()?);
                     let request = EncryptRequest { plaintext: seed.to_vec(), uid: uid.clone() };
                     let answer = channel.encrypt(request).await.map_err(|status| text(&status));
-                    self.state().0.encrypt(edges.clock.now(), &seed, &uid, answer)
+                    let now = edges.clock.now();
+                    self.entry(|entry| entry.probe.encrypt(now, &seed, &uid, answer))?
                 }
             };
         }
     }
 
-    /// Encrypts an object for the place `key` in etcd.
-    pub(super) fn write(&self, object: &[u8], key: &[u8]) -> Result<Vec<u8>, String> {
-        let edges = &self.0.edges;
-        let (info, nonce) = (edges.bytes()?, edges.bytes()?);
-        let (probe, cache) = &mut *self.state();
-        envelope::write(probe, cache, edges.clock.now(), (&info, &nonce), object, key)
-    }
-
-    /// Decrypts a value of the place `key`; calls the plugin for a seed that is not known.
-    pub(super) async fn read(
-        &self,
-        value: &[u8],
-        key: &[u8],
-        metadata: &MetadataMap,
-    ) -> Result<Read, String> {
-        let record = {
-            let (probe, cache) = &*self.state();
-            match envelope::begin(probe, cache, value, key) {
-                Reading::Done(result) => return result,
-                Reading::Decrypt(record) => record,
-            }
-        };
-        let answer = self.decrypt(&record, metadata).await;
-        let now = self.0.edges.clock.now();
-        let (probe, cache) = &mut *self.state();
-        envelope::finish(probe, cache, now, &record, answer, key)
-    }
-
-    async fn decrypt(
+    /// Has it unwrap the seed of a record.
+    pub(super) async fn decrypt(
         &self,
         record: &EncryptedObject,
         metadata: &MetadataMap,
@@ -149,12 +145,10 @@ impl Entry {
         Ok(Zeroizing::new(answer.plaintext.to_vec()))
     }
 
-    pub(super) fn name(&self) -> String {
-        self.state().0.name().to_owned()
-    }
-
-    fn state(&self) -> MutexGuard<'_, (Probe, Cache)> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn entry<T>(&self, does: impl FnOnce(&mut Entry) -> T) -> Result<T, String> {
+        let mut entries = self.0.entries.lock();
+        let entry = entries.get_mut(self.0.place).ok_or("the plugin has no entry")?;
+        Ok(does(entry))
     }
 }
 
@@ -165,7 +159,7 @@ fn ticks(period: Duration) -> tokio::time::Interval {
     ticks
 }
 
-/// An entry's loops; they end when dropped.
+/// A plugin's loops; they end when dropped.
 pub(super) struct Loops(Vec<JoinHandle<()>>);
 
 impl Drop for Loops {
