@@ -117,7 +117,8 @@ impl Apiserver {
         let mut metadata = MetadataMap::new();
         metadata.insert(name, MetadataValue::from_static(value));
         let mut reads = Vec::new();
-        for (key, value) in pairs.iter().cloned() {
+        for (key, value) in pairs {
+            let (key, value) = (key.clone(), value.clone());
             let (now, permits) = (self.shared.now(), Arc::clone(&permits));
             let (resource, metadata) = (resource.clone(), metadata.clone());
             reads.push(tokio::spawn(async move {

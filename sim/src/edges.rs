@@ -93,6 +93,6 @@ impl Edges {
         bytes[8] = bytes[8] & 0x3f | 0x80;
         let hex: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         let parts = [&hex[..4], &hex[4..6], &hex[6..8], &hex[8..10], &hex[10..]];
-        Ok(parts.map(|part| part.concat()).join("-"))
+        Ok(parts.map(<[String]>::concat).join("-"))
     }
 }

@@ -30,10 +30,13 @@ pub(super) async fn run(mut store: Store, command: Option<Command>) -> Result<bo
 }
 
 fn said(outcome: Result<(), String>) -> bool {
-    if let Err(error) = &outcome {
-        complain(error);
+    match outcome {
+        Ok(()) => true,
+        Err(error) => {
+            complain(error.trim_end());
+            false
+        }
     }
-    outcome.is_ok()
 }
 
 async fn act(store: &mut Store, command: Command) -> Result<(), String> {
@@ -54,7 +57,9 @@ async fn act(store: &mut Store, command: Command) -> Result<(), String> {
         Command::List { namespace } => {
             let all = store.list(namespace.as_deref()).await?;
             let unread = all.iter().filter(|found| found.read.is_err()).count();
-            all.iter().for_each(|found| say(&line(found)));
+            for found in &all {
+                say(&line(found));
+            }
             if unread > 0 {
                 return Err(format!("{unread} of {} cannot be read", all.len()));
             }

@@ -119,17 +119,16 @@ fn string(bytes: &[u8]) -> Option<usize> {
 
 /// A string without Huffman's code.
 fn raw(text: &[u8], out: &mut Vec<u8>) {
-    match u8::try_from(text.len()) {
-        Ok(length @ ..127) => out.push(length),
-        _ => {
-            out.push(127);
-            let mut rest = text.len().saturating_sub(127);
-            while rest >= 128 {
-                out.push(u8::try_from(rest & 0x7f).unwrap_or_default() | 0x80);
-                rest >>= 7;
-            }
-            out.push(u8::try_from(rest).unwrap_or_default());
+    if let Ok(length @ ..127) = u8::try_from(text.len()) {
+        out.push(length);
+    } else {
+        out.push(127);
+        let mut rest = text.len().saturating_sub(127);
+        while rest >= 128 {
+            out.push(u8::try_from(rest & 0x7f).unwrap_or_default() | 0x80);
+            rest >>= 7;
         }
+        out.push(u8::try_from(rest).unwrap_or_default());
     }
     out.extend_from_slice(text);
 }
