@@ -102,7 +102,7 @@ pub fn answer(stream: u32, message: &[u8]) -> Vec<u8> {
     [
         frame(kind::HEADERS, flag::END_HEADERS, stream, &begin()),
         frame(kind::DATA, 0, stream, &body),
-        end(stream, literal("grpc-status", "0")),
+        end(stream, &literal("grpc-status", "0")),
     ]
     .concat()
 }
@@ -110,11 +110,11 @@ pub fn answer(stream: u32, message: &[u8]) -> Vec<u8> {
 /// The frames of an error with gRPC's code 14, Unavailable.
 pub fn unavailable(stream: u32, text: &str) -> Vec<u8> {
     let status = [begin(), literal("grpc-status", "14"), literal("grpc-message", text)].concat();
-    end(stream, status)
+    end(stream, &status)
 }
 
-fn end(stream: u32, block: Vec<u8>) -> Vec<u8> {
-    frame(kind::HEADERS, flag::END_HEADERS | flag::END_STREAM, stream, &block)
+fn end(stream: u32, block: &[u8]) -> Vec<u8> {
+    frame(kind::HEADERS, flag::END_HEADERS | flag::END_STREAM, stream, block)
 }
 
 /// `:status: 200`, from the static table, and the content's type.

@@ -117,13 +117,14 @@ impl Plugin {
                 }
             }
         };
-        let by = match now {
-            Does::Slams => By::Plugin,
-            _ => tokio::select! {
+        let by = if now == Does::Slams {
+            By::Plugin
+        } else {
+            tokio::select! {
                 biased;
                 () = cut => By::Plugin,
                 () = self.talk(place, stream, now == Does::SaysNothing) => By::Apiserver,
-            },
+            }
         };
         let mut seen = self.seen();
         let connection = &mut seen.connections[place];
@@ -162,7 +163,7 @@ impl Plugin {
                         if last {
                             let called = self.called(connection, headers, body);
                             *place = Some(called);
-                            self.act(called, stream, body.split_off(5), out.clone());
+                            self.act(called, stream, &body[5..], out.clone());
                         }
                     }
                     Input::Reset(stream) => {
@@ -232,7 +233,7 @@ impl Plugin {
         self: &Arc<Self>,
         place: Place,
         stream: u32,
-        message: Vec<u8>,
+        message: &[u8],
         out: mpsc::UnboundedSender<Vec<u8>>,
     ) {
         let does = *self.does.borrow();
@@ -258,7 +259,7 @@ impl Plugin {
                 .encode_to_vec()
             }
             "Encrypt" => {
-                let request = EncryptRequest::decode(&message[..]).expect("a request");
+                let request = EncryptRequest::decode(message).expect("a request");
                 EncryptResponse {
                     ciphertext: [WRAPPED, &request.plaintext].concat(),
                     key_id: encrypt_id.into(),
@@ -267,7 +268,7 @@ impl Plugin {
                 .encode_to_vec()
             }
             "Decrypt" => {
-                let request = DecryptRequest::decode(&message[..]).expect("a request");
+                let request = DecryptRequest::decode(message).expect("a request");
                 let seed = request.ciphertext.strip_prefix(WRAPPED).expect("it was wrapped here");
                 DecryptResponse { plaintext: seed[..32].to_vec().into() }.encode_to_vec()
             }
