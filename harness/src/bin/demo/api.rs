@@ -128,7 +128,11 @@ impl Model {
 
     /// Runs a command: what it says.
     fn told(&self, command: &[&str]) -> String {
-        println!("  $ kleidi-sim apiserver --config encryption.yaml {}", command.join(" "));
+        let quoted = command
+            .iter()
+            .map(|word| if word.contains(' ') { format!("'{word}'") } else { (*word).to_owned() });
+        let words: Vec<_> = quoted.collect();
+        println!("  $ kleidi-sim apiserver --config encryption.yaml {}", words.join(" "));
         let mut program = Command::new(built::sim());
         program.args(["apiserver", "--etcd", &self.etcd, "--config"]).arg(&self.config);
         let said = run(program.args(command));
