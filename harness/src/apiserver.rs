@@ -1,9 +1,9 @@
 //! A real kube-apiserver on a real etcd, and the few calls that tests make of it.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::http::Http;
 use crate::process::{Process, free_port};
-use crate::{Etcd, Stage, components, eventually};
+use crate::{Etcd, PATIENCE, Stage, components, within};
 
 /// The bearer token of the tests' administrator.
 const TOKEN: &str = "admin-of-the-tests";
@@ -26,6 +26,8 @@ pub struct ApiServerConfig {
     directory: PathBuf,
     port: u16,
     http: Http,
+    reloads: bool,
+    patience: Duration,
 }
 
 /// An error of the API: the status and what it says.
@@ -77,6 +79,8 @@ impl ApiServer {
             directory,
             port,
             http,
+            reloads: false,
+            patience: PATIENCE,
         })
     }
 
@@ -95,9 +99,11 @@ impl ApiServer {
         let http = &self.config.http;
         // Health of the KMS is another matter, and some tests begin without it.
         let path = "/readyz?exclude=kms-providers&exclude=kms-provider-0";
-        self.process.wait_ready(|| match http.send("GET", path, None)? {
-            answer if answer.status == 200 => Ok(()),
-            answer => Err(answer.body),
+        self.process.wait_ready_within(self.config.patience, || {
+            match http.send("GET", path, None)? {
+                answer if answer.status == 200 => Ok(()),
+                answer => Err(answer.body),
+            }
         });
     }
 
@@ -234,18 +240,32 @@ impl ApiServerConfig {
     /// If the configuration cannot be written.
     #[must_use]
     pub fn encrypt_with(self, name: &str, socket: &Path) -> Self {
-        let mut text = String::from(
-            "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n\
-             - resources: [secrets, configmaps]\n  providers:\n",
-        );
-        let _ = writeln!(
-            text,
-            "  - kms: {{apiVersion: v2, name: {name}, endpoint: 'unix://{}', timeout: 3s}}",
-            socket.display()
-        );
-        text.push_str("  - identity: {}\n");
-        fs::write(self.encryption(), text).expect("the encryption configuration can be written");
+        self.encrypt_by(&encryption_configuration(name, socket))
+    }
+
+    /// Encrypts by this EncryptionConfiguration; replaces the one before at once.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be written.
+    #[must_use]
+    pub fn encrypt_by(self, text: &str) -> Self {
+        let new = self.encryption().with_extension("new");
+        fs::write(&new, text).expect("the encryption configuration can be written");
+        fs::rename(new, self.encryption()).expect("the encryption configuration can be replaced");
         self
+    }
+
+    /// It looks at its EncryptionConfiguration each minute.
+    #[must_use]
+    pub fn reload_automatically(self) -> Self {
+        Self { reloads: true, ..self }
+    }
+
+    /// Waits so long for its start.
+    #[must_use]
+    pub fn patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// Starts it and waits until it serves; its KMS provider may be unhealthy.
@@ -301,6 +321,9 @@ impl ApiServerConfig {
         if self.encryption().exists() {
             command.arg("--encryption-provider-config").arg(self.encryption());
         }
+        if self.reloads {
+            command.arg("--encryption-provider-config-automatic-reload=true");
+        }
         Process::spawn(&self.stage, &self.name, &mut command)
     }
 }
@@ -308,10 +331,23 @@ impl ApiServerConfig {
 impl ApiServer {
     /// The namespace is made in the background after the start.
     fn wait_namespace(&self) {
-        eventually("the default namespace", || {
+        within(self.config.patience, "the default namespace", || {
             self.call("GET", "/api/v1/namespaces/default", None).map_err(|error| error.message)
         });
     }
+}
+
+/// An EncryptionConfiguration for Secrets and `ConfigMap`s with the plugin at `socket`, under the provider name
+/// `name`.
+#[must_use]
+pub fn encryption_configuration(name: &str, socket: &Path) -> String {
+    format!(
+        "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n\
+         - resources: [secrets, configmaps]\n  providers:\n\
+         \x20 - kms: {{apiVersion: v2, name: {name}, endpoint: 'unix://{}', timeout: 3s}}\n\
+         \x20 - identity: {{}}\n",
+        socket.display()
+    )
 }
 
 fn secret_path(name: &str) -> String {

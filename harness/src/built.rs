@@ -4,6 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
+/// Everything but the plugin, which is built as it is delivered. All of it at once: one by one the features of
+/// what they depend on would differ, and that be built each time. `ci/test` does the same.
+const OTHERS: &[&str] = &["--workspace", "--exclude", "kleidi", "--features", "kleidi-sim/cli"];
+
 /// The plugin: `KLEIDI_BIN`, or built from this checkout.
 ///
 /// # Panics
@@ -13,7 +17,7 @@ use std::sync::{Mutex, PoisonError};
 pub fn plugin() -> PathBuf {
     match std::env::var_os("KLEIDI_BIN") {
         Some(binary) => binary.into(),
-        None => build("kleidi", &["--bin", "kleidi"], "kleidi"),
+        None => build(&["--package", "kleidi", "--bin", "kleidi"], "kleidi"),
     }
 }
 
@@ -24,7 +28,8 @@ pub fn plugin() -> PathBuf {
 /// If it cannot be built.
 #[must_use]
 pub fn mutant(name: &str) -> PathBuf {
-    build("kleidi", &["--example", name], &format!("examples/{name}"))
+    let target = ["--package", "kleidi", "--example", name];
+    build(&target, &format!("examples/{name}"))
 }
 
 /// The tool that makes and changes keys on a token.
@@ -34,7 +39,7 @@ pub fn mutant(name: &str) -> PathBuf {
 /// If it cannot be built.
 #[must_use]
 pub fn p11() -> PathBuf {
-    build("kleidi-harness", &["--bin", "p11"], "p11")
+    build(OTHERS, "p11")
 }
 
 /// The conformance suite.
@@ -44,7 +49,17 @@ pub fn p11() -> PathBuf {
 /// If it cannot be built.
 #[must_use]
 pub fn conformance() -> PathBuf {
-    build("kms-conformance", &["--bin", "kms-conformance"], "kms-conformance")
+    build(OTHERS, "kms-conformance")
+}
+
+/// The model of kube-apiserver as a program.
+///
+/// # Panics
+///
+/// If it cannot be built.
+#[must_use]
+pub fn sim() -> PathBuf {
+    build(OTHERS, "kleidi-sim")
 }
 
 /// The gRPC service that does nothing, for benchmarks.
@@ -54,7 +69,7 @@ pub fn conformance() -> PathBuf {
 /// If it cannot be built.
 #[must_use]
 pub fn echo() -> PathBuf {
-    build("kleidi-harness", &["--bin", "echo"], "echo")
+    build(OTHERS, "echo")
 }
 
 /// The PKCS#11 module that misbehaves by a script.
@@ -64,11 +79,11 @@ pub fn echo() -> PathBuf {
 /// If it cannot be built.
 #[must_use]
 pub fn pkcs11_shim() -> PathBuf {
-    build("kleidi-pkcs11-shim", &["--lib"], "libkleidi_pkcs11_shim.so")
+    build(OTHERS, "libkleidi_pkcs11_shim.so")
 }
 
 /// Builds a target as this test was built, and gives the path of `file` in the target directory.
-fn build(package: &str, target: &[&str], file: &str) -> PathBuf {
+fn build(target: &[&str], file: &str) -> PathBuf {
     // One cargo at a time: the others would only wait for its lock.
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -78,7 +93,7 @@ fn build(package: &str, target: &[&str], file: &str) -> PathBuf {
     let profile = profile.expect("a test is in target/<profile>");
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
-    cargo.args(["build", "--quiet", "--package", package]).args(target);
+    cargo.args(["build", "--quiet"]).args(target);
     if profile.file_name().is_some_and(|profile| profile == "release") {
         cargo.arg("--release");
     }
@@ -92,6 +107,6 @@ fn build(package: &str, target: &[&str], file: &str) -> PathBuf {
         }
     }
     let status = cargo.status().expect("cargo can be run");
-    assert!(status.success(), "cannot build {target:?} of {package}");
+    assert!(status.success(), "cannot build {target:?}");
     profile.join(file)
 }

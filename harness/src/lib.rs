@@ -51,7 +51,7 @@ mod stage;
 mod stored;
 mod vault;
 
-pub use apiserver::{ApiError, ApiServer, ApiServerConfig};
+pub use apiserver::{ApiError, ApiServer, ApiServerConfig, encryption_configuration};
 pub use balancer::Balancer;
 pub use bao_cluster::BaoCluster;
 pub use certificates::{Authority, CertificateFiles};
@@ -60,6 +60,7 @@ pub use etcd::Etcd;
 pub use jwt::JwtIssuer;
 pub use load::{Load, Made, Rpc, Summary};
 pub use plugin::{Client, Plugin, PluginConfig, wait_healthy};
+pub(crate) use poll::PATIENCE;
 pub use poll::{eventually, within};
 pub use private::write_private;
 pub use process::{Process, free_port};

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// How long [`eventually`] waits: far longer than anything should take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until `look` gives a value; `Err` says what is seen instead.
 ///

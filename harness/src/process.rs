@@ -6,11 +6,12 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::poll::eventually;
+use crate::poll::{PATIENCE, eventually, within};
 use crate::{Stage, guard};
 
 /// A running process; killed when dropped, and when this process ends, however it ends.
@@ -137,9 +138,22 @@ impl Process {
     /// # Panics
     ///
     /// With the end of its log, if it ends first or is not ready in a minute.
-    pub fn wait_ready<T>(&mut self, mut ready: impl FnMut() -> Result<T, String>) -> T {
+    pub fn wait_ready<T>(&mut self, ready: impl FnMut() -> Result<T, String>) -> T {
+        self.wait_ready_within(PATIENCE, ready)
+    }
+
+    /// The same for another time than a minute.
+    ///
+    /// # Panics
+    ///
+    /// With the end of its log, if it ends first or is not ready in time.
+    pub fn wait_ready_within<T>(
+        &mut self,
+        patience: Duration,
+        mut ready: impl FnMut() -> Result<T, String>,
+    ) -> T {
         let what = format!("{} to be ready", self.name);
-        eventually(&what, || {
+        within(patience, &what, || {
             if let Some(status) = self.ended() {
                 panic!("{} ended ({status}):\n{}", self.name, tail(&self.log()));
             }

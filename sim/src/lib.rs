@@ -14,16 +14,45 @@
 //!   limits  what is accepted of a plugin
 //! ```
 //!
-//! Nothing here does I/O, asks the time or makes random bytes: all three are handed in.
+//! None of these does I/O, asks the time or makes random bytes: all three are handed in. With the feature
+//! `client` there are also
+//!
+//! ```text
+//! apiserver  what drives them: an apiserver as its plugins see it
+//! client     its gRPC client, with grpc-go's ways
+//! edges      what it needs of the world: sockets, the time, random bytes
+//! ```
+//!
+//! and with the feature `cli`, for the program `kleidi-sim`,
+//!
+//! ```text
+//! cli        its arguments and what it says
+//! store      Secrets in etcd: put, get, list, rewrite
+//!   secret   the bytes of a Secret
+//!   etcd     a client
+//! ```
 
+#[cfg(feature = "client")]
+pub mod apiserver;
 pub mod cache;
+#[cfg(feature = "cli")]
+pub mod cli;
+#[cfg(feature = "client")]
+pub mod client;
 pub mod config;
+#[cfg(feature = "client")]
+pub mod edges;
 pub mod envelope;
+#[cfg(feature = "cli")]
+pub mod etcd;
 pub mod go;
 pub mod limits;
 pub mod object;
 pub mod probe;
 pub mod reload;
+pub mod secret;
+#[cfg(feature = "cli")]
+pub mod store;
 pub mod time;
 pub mod transform;
 pub mod version;

@@ -61,6 +61,13 @@ impl Version {
         if self >= Self::V1_37 { 10 } else { 1 }
     }
 
+    /// The header that leaks from the apiserver's client of etcd into the Decrypts of its first list, name and
+    /// value (measured).
+    #[must_use]
+    pub fn leaked_by_a_list(self) -> (&'static str, &'static str) {
+        if self >= Self::V1_37 { ("hasleader", "true") } else { ("source", "cache") }
+    }
+
     /// By what a changed configuration is known (`computeEncryptionConfigHash`).
     #[must_use]
     pub fn config_hash(self, file: &[u8]) -> String {

@@ -6,7 +6,7 @@ use kleidi_harness::{
     AppRole, Plugin, PluginConfig, Process, Product, SoftHsm, Stage, VaultServer, built,
 };
 
-use crate::step;
+use crate::{run, step};
 
 const ROTATE: &str = "bao write -f transit/keys/kms/rotate";
 
@@ -144,13 +144,4 @@ impl Transit {
             Product::Vault => [("VAULT_ADDR", address), ("VAULT_TOKEN", token)],
         }
     }
-}
-
-/// Runs a command that has to succeed: what it says.
-fn run(command: &mut Command) -> String {
-    let output = command.output().expect("it can be run");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {said}{complaint}");
-    said
 }

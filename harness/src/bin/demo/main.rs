@@ -1,13 +1,18 @@
-//! The whole way of one Secret, on real parts, told step by step. `demo softhsm|openbao|vault [--keep]`;
+//! The whole way of one Secret, on real parts, told step by step. `demo softhsm|openbao|vault real|model
+//! [--keep]`;
 //! run by `ci/demo`.
 
 #![allow(clippy::print_stdout, reason = "telling is what it does")]
 #![allow(clippy::expect_used, clippy::panic, reason = "without its parts there is nothing to tell")]
 
+use std::process::Command;
+
+use api::Api;
 use keys::Keys;
-use kleidi_harness::{ApiServer, Etcd, Plugin, Stage, Stored, components, eventually, within};
+use kleidi_harness::{Etcd, Plugin, Stage, Stored, components, eventually};
 
 mod anatomy;
+mod api;
 mod keys;
 
 /// Name of the KMS provider in the EncryptionConfiguration.
@@ -19,9 +24,9 @@ const VALUE: &str = "correct horse battery staple";
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let backend = args.first().map_or("softhsm", String::as_str);
-    let keep = args.get(1).is_some_and(|arg| arg == "--keep");
+    let which = args.get(1).map_or("real", String::as_str);
+    let keep = args.get(2).is_some_and(|arg| arg == "--keep");
     let stage = Stage::new("the demo");
-    let version = components::KUBE_APISERVERS[components::KUBE_APISERVERS.len() - 1];
 
     let (keys, config) = Keys::prepare(backend, &stage);
 
@@ -31,20 +36,13 @@ fn main() {
     println!("  listens on unix://{}", plugin.socket().display());
     println!("  Status: ok, v2, key_id {key_id}");
 
-    step(&format!("etcd {} and kube-apiserver {version}", components::ETCD));
+    step(&format!("etcd {}", components::ETCD));
     let etcd = Etcd::start(&stage).expect("etcd");
-    let apiserver = ApiServer::new(&stage, "apiserver", version, &etcd).expect("kube-apiserver");
-    let apiserver = apiserver.encrypt_with(PROVIDER, &plugin.socket()).start();
-    let patience = std::time::Duration::from_secs(60);
-    within(patience, "the KMS provider to be healthy", || apiserver.kms_health());
-    println!(
-        "  {} with --encryption-provider-config; /healthz/kms-providers: ok",
-        apiserver.config().url()
-    );
+    println!("  {}", etcd.url());
+    let api = Api::start(which, &stage, &etcd, &plugin);
 
     step(&format!("A Secret: default/{SECRET}, value {VALUE:?}"));
-    apiserver.create_secret(SECRET, VALUE);
-    println!("  created through the API");
+    api.create(SECRET, VALUE);
 
     let key = format!("/registry/secrets/default/{SECRET}");
     let raw = etcd.get(&key).expect("the Secret is in etcd");
@@ -55,15 +53,16 @@ fn main() {
     assert!(!readable, "the Secret is in etcd in clear");
     println!("\n  The Secret's value is not in it.");
 
-    step("Read back through the API");
-    let read = apiserver.read_secret(SECRET).expect("the Secret can be read");
+    step("Read back");
+    let read = api.read(SECRET);
     assert_eq!(read, VALUE, "what was read is not what was written");
     println!("  default/{SECRET} = {read:?}");
 
     rotate(&keys, &plugin, &Stored::parse(&raw).expect("it was explained"));
+    api.move_to_the_new_key();
 
     if keep {
-        keep_running(stage, keys, plugin, etcd, apiserver);
+        keep_running(stage, keys, plugin, etcd, api);
     } else {
         println!("\nThat was all. ci/demo --keep leaves it running.");
     }
@@ -78,14 +77,20 @@ fn rotate(keys: &Keys, plugin: &Plugin, stored: &Stored) {
         id => Ok(id),
     });
     println!("  Status: ok, v2, key_id {new}");
-    println!(
-        "  kube-apiserver asks for it once a minute, and writes under the new key from then on"
-    );
     let object = &stored.object;
     let mut client = plugin.client();
     let seed = client.decrypt_parts(&object.encrypted_dek_source, old, &object.annotations);
     let seed = seed.expect("what an older key wrapped can be unwrapped");
     println!("  the seed above, wrapped under {old}, is unwrapped as before: {} bytes", seed.len());
+}
+
+/// Runs a command that has to succeed: what it says.
+fn run(command: &mut Command) -> String {
+    let output = command.output().expect("it can be run");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {said}{complaint}");
+    said
 }
 
 fn step(title: &str) {
@@ -100,28 +105,24 @@ fn printable(bytes: &[u8]) -> String {
     bytes.iter().map(shown).collect()
 }
 
-fn keep_running(stage: Stage, keys: Keys, plugin: Plugin, etcd: Etcd, apiserver: ApiServer) {
+fn keep_running(stage: Stage, keys: Keys, plugin: Plugin, etcd: Etcd, api: Api) {
     let directory = stage.path("");
-    let api = apiserver.config();
     let kleidi = kleidi_harness::built::plugin();
     step("It goes on running. To talk to it:");
     println!(
-        "  curl --cacert {ca} -H 'Authorization: Bearer {bearer}' {url}/api/v1/namespaces/default/secrets/{SECRET}
-  kubectl --server {url} --certificate-authority {ca} --token {bearer} get secret {SECRET} -o yaml
+        "{api}
   {etcdctl} --endpoints {etcd_url} get /registry/secrets/default/{SECRET} | head -c 60
   {kleidi} status --socket {socket}
 {commands}",
-        ca = api.certificate().display(),
-        bearer = api.bearer_token(),
-        url = api.url(),
+        api = api.commands(SECRET),
         etcdctl = etcd.etcdctl().display(),
         etcd_url = etcd.url(),
         kleidi = kleidi.display(),
         socket = plugin.socket().display(),
         commands = keys.commands(plugin.config()),
     );
-    let processes = [plugin.process, etcd.process, apiserver.process];
-    let processes = processes.into_iter().chain(keys.into_process());
+    let processes = [plugin.process, etcd.process].into_iter().chain(api.into_process());
+    let processes = processes.chain(keys.into_process());
     let pids: Vec<_> = processes
         .map(|process| {
             let pid = process.pid().to_string();

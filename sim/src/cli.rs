@@ -1,0 +1,60 @@
+//! `kleidi-sim apiserver`: an apiserver without an API, for those who want to see what a plugin and an
+//! EncryptionConfiguration do to what is in etcd.
+
+mod args;
+mod calls;
+mod session;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser as _;
+
+use crate::apiserver::{Apiserver, Options};
+use crate::edges::{Edges, Watch};
+use crate::etcd::Etcd;
+use crate::store::Store;
+use args::{ApiserverArgs, Args, Program};
+
+/// Runs the program: 0 if all commands succeeded, 1 if one failed, 2 if it was called wrongly or could not
+/// start.
+#[must_use]
+pub fn main() -> ExitCode {
+    let Args { program: Program::Apiserver(args) } = Args::parse();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let outcome = match runtime {
+        Ok(runtime) => runtime.block_on(run(args)),
+        Err(error) => Err(format!("cannot start: {error}")),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            complain(&error);
+            ExitCode::from(2)
+        }
+    }
+}
+
+async fn run(args: ApiserverArgs) -> Result<bool, String> {
+    let watch = args.calls.then(|| Arc::new(calls::Printer::default()) as Arc<dyn Watch>);
+    let edges = Edges::os(watch);
+    let etcd = Etcd::connect(&args.etcd).await.map_err(|error| error.to_string())?;
+    let path = args.config.clone();
+    let config = Arc::new(move || std::fs::read(&path));
+    let options = Options { version: args.version, config, reload: args.automatic_reload };
+    let apiserver = Apiserver::start(edges.clone(), options).await;
+    let apiserver = apiserver.map_err(|error| format!("{}: {error}", args.config.display()))?;
+    let store = Store { apiserver, etcd, edges, prefix: args.etcd_prefix };
+    session::run(store, args.command).await
+}
+
+#[allow(clippy::print_stderr, reason = "it is a program")]
+fn complain(error: &str) {
+    eprintln!("kleidi-sim: {error}");
+}
+
+#[allow(clippy::print_stdout, reason = "it is a program")]
+fn say(line: &str) {
+    println!("{line}");
+}

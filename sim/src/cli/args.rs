@@ -1,0 +1,135 @@
+//! What can be said to the program.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+use crate::version::Version;
+
+/// A model of kube-apiserver as a KMS v2 plugin meets it
+#[derive(Debug, Parser)]
+#[command(name = "kleidi-sim", version)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    pub(super) program: Program,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Program {
+    Apiserver(ApiserverArgs),
+}
+
+/// Put, get, list and rewrite Secrets in etcd as kube-apiserver does, without one
+///
+/// Starts as kube-apiserver does: loads the EncryptionConfiguration, calls Status and Encrypt of each plugin,
+/// and then polls them. Without a command it reads commands from standard input, one a line, and goes on
+/// polling meanwhile; `wait 60s` lets time pass.
+#[derive(Debug, clap::Args)]
+pub(super) struct ApiserverArgs {
+    /// The EncryptionConfiguration
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: PathBuf,
+
+    /// Where etcd is
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:2379")]
+    pub(super) etcd: String,
+
+    /// Which Kubernetes: 1.29 (also for 1.30), 1.31, 1.37 (for 1.32 and later)
+    #[arg(long, default_value_t)]
+    pub(super) version: Version,
+
+    /// What keys in etcd begin with
+    #[arg(long, value_name = "PREFIX", default_value = "/registry")]
+    pub(super) etcd_prefix: String,
+
+    /// Look at the configuration each minute, and use it when it has changed
+    #[arg(long)]
+    pub(super) automatic_reload: bool,
+
+    /// Print each call of a plugin to standard error
+    #[arg(long)]
+    pub(super) calls: bool,
+
+    #[command(subcommand)]
+    pub(super) command: Option<Command>,
+}
+
+/// A command on standard input.
+#[derive(Debug, Parser)]
+#[command(no_binary_name = true, disable_help_flag = true)]
+pub(super) struct Line {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub(super) enum Command {
+    /// Set a Secret's content
+    Put {
+        /// NAMESPACE/NAME
+        secret: Name,
+        /// KEY=VALUE
+        #[arg(required = true)]
+        data: Vec<Entry>,
+    },
+    /// Print a Secret's content
+    Get {
+        /// NAMESPACE/NAME
+        secret: Name,
+    },
+    /// List Secrets: what they are encrypted with, whether that is stale, whether they can be read
+    List {
+        /// Of this namespace alone
+        namespace: Option<String>,
+    },
+    /// Write Secrets back as they are, which moves those that are stale to the present key
+    Rewrite {
+        /// Of this namespace alone
+        namespace: Option<String>,
+    },
+    /// Say what /healthz/kms-providers says
+    Health,
+    /// Let time pass, in which plugins are polled
+    Wait {
+        /// 90s, 3m
+        #[arg(value_parser = humantime::parse_duration)]
+        time: Duration,
+    },
+}
+
+/// A Secret's name.
+#[derive(Debug, Clone)]
+pub(super) struct Name {
+    pub(super) namespace: String,
+    pub(super) name: String,
+}
+
+impl std::str::FromStr for Name {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('/') {
+            Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => {
+                Ok(Self { namespace: namespace.to_owned(), name: name.to_owned() })
+            }
+            _ => Err("a Secret is named NAMESPACE/NAME".to_owned()),
+        }
+    }
+}
+
+/// One entry of a Secret.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub(super) key: String,
+    pub(super) value: String,
+}
+
+impl std::str::FromStr for Entry {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (key, value) = text.split_once('=').ok_or("an entry is KEY=VALUE")?;
+        Ok(Self { key: key.to_owned(), value: value.to_owned() })
+    }
+}
