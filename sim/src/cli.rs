@@ -4,6 +4,8 @@
 mod args;
 mod calls;
 mod session;
+#[cfg(feature = "world")]
+mod world;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -20,20 +22,36 @@ use args::{ApiserverArgs, Args, Program};
 /// start.
 #[must_use]
 pub fn main() -> ExitCode {
-    let Args { program: Program::Apiserver(args) } = Args::parse();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let outcome = match runtime {
-        Ok(runtime) => runtime.block_on(run(args)),
-        Err(error) => Err(format!("cannot start: {error}")),
+    let outcome = match Args::parse().program {
+        Program::Apiserver(args) => apiserver(args),
+        #[cfg(feature = "world")]
+        Program::Run(args) => world::run_one(&args),
+        #[cfg(feature = "world")]
+        Program::Hunt(args) => world::hunt(&args),
+        #[cfg(feature = "world")]
+        Program::Replay { plan, keep } => world::replay(&plan, keep.as_deref()),
+        #[cfg(feature = "world")]
+        Program::Shrink { plan } => world::shrink_file(&plan),
+        #[cfg(feature = "world")]
+        Program::Explain { directory } => world::explain(&directory),
+        #[cfg(feature = "world")]
+        Program::Judge { directory } => world::judge_again(&directory),
+        #[cfg(feature = "world")]
+        Program::Mutants { seeds } => Ok(world::mutants(seeds)),
+        #[cfg(feature = "world")]
+        Program::Twice(args) => world::twice(&args),
     };
-    match outcome {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(1),
-        Err(error) => {
-            complain(&error);
-            ExitCode::from(2)
-        }
-    }
+    outcome.unwrap_or_else(|error| {
+        complain(&error);
+        ExitCode::from(2)
+    })
+}
+
+fn apiserver(args: ApiserverArgs) -> Result<ExitCode, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| format!("cannot start: {error}"))?;
+    let well = runtime.block_on(run(args))?;
+    Ok(if well { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
 async fn run(args: ApiserverArgs) -> Result<bool, String> {

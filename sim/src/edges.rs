@@ -39,8 +39,8 @@ pub trait Watch: Send + Sync {
     fn called(&self, name: &str, method: &str, began: Time, took: Duration, outcome: Outcome);
 }
 
-/// What came of a call.
-pub type Outcome<'a> = Result<(), &'a tonic::Status>;
+/// What came of a call: the key_id in the answer, of the calls that have one.
+pub type Outcome<'a> = Result<Option<&'a str>, &'a tonic::Status>;
 
 /// The time: that of tokio, which can be paused, from a known moment on.
 #[derive(Debug, Clone, Copy)]

@@ -31,6 +31,12 @@
 //!   secret   the bytes of a Secret
 //!   etcd     a client
 //! ```
+//!
+//! and with the feature `world`
+//!
+//! ```text
+//! world      whole clusters in memory, with the product in them
+//! ```
 
 #[cfg(feature = "client")]
 pub mod apiserver;
@@ -56,3 +62,5 @@ pub mod store;
 pub mod time;
 pub mod transform;
 pub mod version;
+#[cfg(feature = "world")]
+pub mod world;

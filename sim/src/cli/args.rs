@@ -18,6 +18,49 @@ pub(super) struct Args {
 #[derive(Debug, Subcommand)]
 pub(super) enum Program {
     Apiserver(ApiserverArgs),
+    /// Play one seed: a cluster in memory with kleidi in it, and faults; 1 if safety was broken, 4 if liveness
+    #[cfg(feature = "world")]
+    Run(super::world::RunArgs),
+    /// Play seeds until one fails or the time is over
+    #[cfg(feature = "world")]
+    Hunt(super::world::HuntArgs),
+    /// Play a plan from a file, or from the directory that a failed run has left
+    #[cfg(feature = "world")]
+    Replay {
+        /// plan.toml
+        plan: PathBuf,
+        /// Write plan, history and verdict into this directory
+        #[arg(long, value_name = "DIRECTORY")]
+        keep: Option<PathBuf>,
+    },
+    /// Make a plan smaller that fails
+    #[cfg(feature = "world")]
+    Shrink {
+        /// plan.toml
+        plan: PathBuf,
+    },
+    /// Show what happened around the first thing that went wrong
+    #[cfg(feature = "world")]
+    Explain {
+        /// What a run has left
+        directory: PathBuf,
+    },
+    /// Judge a history again
+    #[cfg(feature = "world")]
+    Judge {
+        /// What a run has left
+        directory: PathBuf,
+    },
+    /// Play with broken plugins until each has been caught
+    #[cfg(feature = "world")]
+    Mutants {
+        /// Seeds for each at most
+        #[arg(long, default_value_t = 200)]
+        seeds: u64,
+    },
+    /// Play one seed several times, in two processes: 5 if it is not the same each time
+    #[cfg(feature = "world")]
+    Twice(super::world::RunArgs),
 }
 
 /// Put, get, list and rewrite Secrets in etcd as kube-apiserver does, without one

@@ -19,7 +19,7 @@ impl Watch for Printer {
         let since = began.since(*self.first.get_or_init(|| began)).as_secs_f64();
         let milliseconds = took.as_secs_f64() * 1000.0;
         let outcome = match outcome {
-            Ok(()) => "OK".to_owned(),
+            Ok(_) => "OK".to_owned(),
             Err(status) => text(status),
         };
         eprintln!("{since:9.3} s  {name}  {method:7} {milliseconds:7.1} ms  {outcome}");

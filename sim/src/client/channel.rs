@@ -128,6 +128,7 @@ impl Shared {
     where
         M: Clone,
         F: Future<Output = Result<Response<T>, Status>>,
+        T: Named,
     {
         let (began, start) = (self.edges.clock.now(), Instant::now());
         let deadline = start + self.target.timeout;
@@ -158,7 +159,7 @@ impl Shared {
         };
         let answer = timeout_at(deadline, attempts).await.unwrap_or_else(|_| Err(self.late()));
         if let Some(watch) = &self.edges.watch {
-            let outcome = answer.as_ref().map(|_| ());
+            let outcome = answer.as_ref().map(Named::key_id);
             watch.called(&self.target.name, method, began, start.elapsed(), outcome);
         }
         answer
@@ -272,6 +273,27 @@ impl Shared {
         self.edges.bytes().map_or(0.5, |bytes| f64::from(u16::from_be_bytes(bytes)) / 65535.0)
     }
 }
+
+/// An answer, which may name a key.
+trait Named {
+    fn key_id(&self) -> Option<&str> {
+        None
+    }
+}
+
+impl Named for StatusResponse {
+    fn key_id(&self) -> Option<&str> {
+        Some(&self.key_id)
+    }
+}
+
+impl Named for EncryptResponse {
+    fn key_id(&self) -> Option<&str> {
+        Some(&self.key_id)
+    }
+}
+
+impl Named for DecryptResponse {}
 
 /// A call that waits for a connection.
 struct Waiting<'a>(&'a Shared);

@@ -1,0 +1,116 @@
+//! A run for those who were not there: a line per node, a column per while, what happened around a moment.
+
+use std::fmt::Write as _;
+
+use super::history::{Is, Record};
+use super::judge::Violation;
+use super::plan::Plan;
+
+/// How long before what went wrong it begins, in milliseconds, and how long it goes on after.
+const BEFORE_MS: u64 = 300_000;
+const AFTER_MS: u64 = 5_000;
+
+/// Calls that went well are told once for so many alike in a row.
+fn same(one: &str, other: &str) -> bool {
+    one == other
+}
+
+/// What happened to each node around a violation, in the order in which it happened: one column per node.
+#[must_use]
+pub fn timeline(plan: &Plan, records: &[Record], violation: &Violation) -> String {
+    let from = violation.at_ms.saturating_sub(BEFORE_MS);
+    let to = violation.at_ms + AFTER_MS;
+    let mut text = format!(
+        "{violation}\n\n{} nodes, {} events; what follows begins {} s before it.\n\n",
+        plan.nodes,
+        plan.events.len(),
+        (violation.at_ms - from) / 1000
+    );
+    let width = 40;
+    let _ = write!(text, "{:>10}  {:<24}", "seconds", "all");
+    for node in 0..plan.nodes {
+        let _ = write!(text, "{:<width$}", format!("node {node}"));
+    }
+    text.push('\n');
+    let (mut last, mut times) = (String::new(), 0_u64);
+    for record in records.iter().filter(|record| (from..=to).contains(&record.at_ms)) {
+        let Some((node, what)) = told(&record.is) else { continue };
+        let line = format!("{node:?}{what}");
+        if same(&line, &last) {
+            times += 1;
+            continue;
+        }
+        if times > 0 {
+            let _ = writeln!(text, "{:>10}  (the same {times} times more)", "");
+        }
+        (last, times) = (line, 0);
+        let seconds = format!("{}.{:03}", record.at_ms / 1000, record.at_ms % 1000);
+        let column = node.map_or(0, |node| 24 + node * width);
+        let mark = if record.at_ms == violation.at_ms { " ◄" } else { "" };
+        let _ = writeln!(text, "{seconds:>10}  {:column$}{what}{mark}", "");
+    }
+    text
+}
+
+/// What to say of a record, and of which node.
+fn told(is: &Is) -> Option<(Option<usize>, String)> {
+    Some(match is {
+        Is::Event(what) => (what.node(), format!("■ {}", event(what))),
+        Is::Healed => (None, "■ all is healed".to_owned()),
+        Is::Wrote { node, object, error: None, key_id, .. } => {
+            let short = key_id.as_deref().map_or("in clear".to_owned(), short);
+            (Some(*node), format!("writes {object} under {short}"))
+        }
+        Is::Wrote { node, object, error: Some(error), .. } => {
+            (Some(*node), format!("cannot write {object}: {}", brief(error)))
+        }
+        Is::Read { node, object, error: None, same, .. } => {
+            (Some(*node), format!("reads {object}{}", if *same { "" } else { ": other bytes" }))
+        }
+        Is::Read { node, object, error: Some(error), .. } => {
+            (Some(*node), format!("cannot read {object}: {}", brief(error)))
+        }
+        Is::Called { node, rpc, error, key_id, .. } => {
+            let outcome = match (error, key_id) {
+                (Some(error), _) => brief(error),
+                (None, Some(key_id)) => short(key_id),
+                (None, None) => "ok".to_owned(),
+            };
+            (Some(*node), format!("{rpc}: {outcome}"))
+        }
+        Is::Kms { node, what, error } => {
+            let outcome = error.as_deref().map_or("ok".to_owned(), brief);
+            (Some(*node), format!("  kms {what:?}: {outcome}"))
+        }
+        Is::Health { node, error } => {
+            let outcome = error.as_deref().map_or("healthy".to_owned(), brief);
+            (Some(*node), format!("/healthz: {outcome}"))
+        }
+        Is::Current { .. } | Is::Tasks { .. } => return None,
+    })
+}
+
+fn event(what: &super::plan::What) -> String {
+    let text = toml::to_string(what).unwrap_or_default();
+    let mut values = text.lines().filter(|line| !line.starts_with("node")).map(|line| {
+        let (name, value) = line.split_once(" = ").unwrap_or(("", line));
+        let value = value.trim_matches('"');
+        if matches!(name, "what" | "is" | "does") {
+            value.to_owned()
+        } else {
+            format!("{name} {value}")
+        }
+    });
+    let first = values.next().unwrap_or_default();
+    values.fold(first, |text, value| text + ", " + &value)
+}
+
+fn short(key_id: &str) -> String {
+    let version = key_id.rsplit('-').next().unwrap_or_default();
+    format!("{}…-{version}", key_id.chars().take(6).collect::<String>())
+}
+
+fn brief(error: &str) -> String {
+    let last = error.rsplit("desc = ").next().unwrap_or(error);
+    last.chars().take(72).collect()
+}

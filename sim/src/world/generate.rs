@@ -1,0 +1,240 @@
+//! Plans out of a seed.
+
+use std::time::Duration;
+
+use super::node::PROVIDER;
+use super::plan::{Event, Gate, Plan, Provider, Trouble, What};
+use super::random::Stream;
+
+/// How events are drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// Some kinds of events, drawn anew for each seed, each as often as it happens to be.
+    Swarm,
+    /// Sockets fail one after another, and come back in another order.
+    Swizzle,
+    /// Keys change faster than anybody should change them.
+    RotationStorm,
+    /// Everything starts at once, again and again.
+    ColdStart,
+    /// Nothing happens.
+    Calm,
+}
+
+impl Profile {
+    /// All, with their names.
+    pub const ALL: [(&'static str, Self); 5] = [
+        ("swarm", Self::Swarm),
+        ("swizzle", Self::Swizzle),
+        ("rotation-storm", Self::RotationStorm),
+        ("cold-start", Self::ColdStart),
+        ("calm", Self::Calm),
+    ];
+
+    /// The one of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, profile)| *profile)
+    }
+
+    /// What it is called.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, profile)| *profile == self).map_or("", |(name, _)| name)
+    }
+}
+
+/// How large a plan is to be.
+#[derive(Debug, Clone, Copy)]
+pub struct Size {
+    /// Control-plane nodes.
+    pub nodes: usize,
+    /// How long it lasts.
+    pub lasts: Duration,
+}
+
+/// Draws a plan.
+#[must_use]
+pub fn plan(seed: u64, profile: Profile, size: Size) -> Plan {
+    let random = Stream::of(seed, "plan");
+    let mut events = Vec::new();
+    match profile {
+        Profile::Swarm => swarm(&random, size, &mut events),
+        Profile::Swizzle => swizzle(&random, size, &mut events),
+        Profile::RotationStorm => storm(&random, size, &mut events),
+        Profile::ColdStart => cold_start(&random, size, &mut events),
+        Profile::Calm => {}
+    }
+    events.retain(|event: &Event| Duration::from_millis(event.at_ms) < size.lasts);
+    events.sort_by_key(|event| event.at_ms);
+    let all = ["1.29", "1.31", "1.37"];
+    Plan {
+        seed,
+        profile: profile.name().to_owned(),
+        nodes: size.nodes,
+        versions: (0..size.nodes).map(|_| all[random.index(all.len())].to_owned()).collect(),
+        lasts_s: size.lasts.as_secs(),
+        period_s: [2, 5, 10, 10, 30][random.index(5)],
+        objects: 12,
+        think_ms: [2_000, 60_000, 600_000][random.index(3)],
+        events,
+    }
+}
+
+fn event(at: Duration, what: What) -> Event {
+    Event { at_ms: u64::try_from(at.as_millis()).unwrap_or(u64::MAX), what }
+}
+
+/// A fault, and how it ends.
+type Draw = fn(&Stream, usize) -> (What, Option<What>);
+
+const SHORT: Duration = Duration::from_secs(1);
+const LONG: Duration = Duration::from_secs(1800);
+
+/// The groups of faults; a swarm has some of them.
+const GROUPS: [Draw; 13] = [
+    |_, node| (What::PluginKilled { node }, Some(What::PluginStarted { node })),
+    |_, node| (What::PluginStopped { node }, Some(What::PluginStarted { node })),
+    |_, node| (What::ApiserverRestarted { node }, None),
+    |random, node| {
+        let is = [Gate::Missing, Gate::Refusing, Gate::Mute, Gate::Frozen][random.index(4)];
+        (What::Socket { node, is }, Some(What::Socket { node, is: Gate::Open }))
+    },
+    |_, node| (What::Cut { node }, None),
+    |random, node| {
+        let delay_ms = [0, 20, 700, 1400][random.index(4)];
+        let piece = [1 << 16, 1, 9, 100][random.index(4)];
+        let well = What::Slow { node, delay_ms: 0, piece: 1 << 16 };
+        (What::Slow { node, delay_ms, piece }, Some(well))
+    },
+    |random, node| {
+        let all = [
+            Trouble::Unreachable,
+            Trouble::Hangs,
+            Trouble::Sealed,
+            Trouble::Throttled,
+            Trouble::Forbidden,
+            Trouble::WrapDenied,
+            Trouble::UnwrapDenied,
+            Trouble::WrapsWithPrevious,
+        ];
+        let does = all[random.index(all.len())];
+        (What::Kms { node, does }, Some(What::Kms { node, does: Trouble::None }))
+    },
+    |random, node| {
+        let ms = [400, 1200, 2400, 2600, 4900, 5100][random.index(6)];
+        (What::KmsTakes { node, ms }, Some(What::KmsTakes { node, ms: 2 }))
+    },
+    |random, node| {
+        let ms = [100, 5_000, 120_000][random.index(3)];
+        (What::KmsLag { node, ms }, Some(What::KmsLag { node, ms: 0 }))
+    },
+    |_, _| (What::Rotated, None),
+    |_, node| (What::Rewritten { node }, Some(What::OldDestroyed)),
+    |_, _| (What::OldDisabled, Some(What::OldEnabled)),
+    |random, _| {
+        let object = random.index(12);
+        let what = if random.chance(50) {
+            What::Flipped { object, bit: random.index(4096) }
+        } else {
+            What::Swapped { one: object, other: random.index(12) }
+        };
+        (what, None)
+    },
+];
+
+fn swarm(random: &Stream, size: Size, events: &mut Vec<Event>) {
+    // Each group is in it or not; those that are, are so more or less often.
+    let mut drawn: Vec<Draw> = Vec::new();
+    for group in GROUPS {
+        if random.chance(50) {
+            let times = 1 + random.index(8);
+            drawn.extend(std::iter::repeat_n(group, times));
+        }
+    }
+    if drawn.is_empty() {
+        return;
+    }
+    let mut at = random.time(SHORT, LONG);
+    while at < size.lasts {
+        let draw = drawn[random.index(drawn.len())];
+        let (fault, end) = draw(random, random.index(size.nodes));
+        events.push(event(at, fault));
+        if let Some(end) = end {
+            events.push(event(at + random.time(SHORT, LONG), end));
+        }
+        at += random.time(SHORT, LONG);
+    }
+}
+
+fn swizzle(random: &Stream, size: Size, events: &mut Vec<Event>) {
+    let mut at = Duration::from_secs(60);
+    while at < size.lasts {
+        let is = [Gate::Missing, Gate::Refusing, Gate::Mute, Gate::Frozen][random.index(4)];
+        let mut nodes: Vec<_> = (0..size.nodes).collect();
+        for is in [is, Gate::Open] {
+            shuffle(random, &mut nodes);
+            for node in &nodes {
+                events.push(event(at, What::Socket { node: *node, is }));
+                events.push(event(at, What::Cut { node: *node }));
+                at += random.time(SHORT, Duration::from_secs(120));
+            }
+        }
+        if random.chance(30) {
+            events.push(event(at, What::Rotated));
+        }
+        at += random.time(Duration::from_secs(60), Duration::from_secs(1200));
+    }
+}
+
+fn storm(random: &Stream, size: Size, events: &mut Vec<Event>) {
+    let mut at = Duration::from_secs(30);
+    while at < size.lasts {
+        let node = random.index(size.nodes);
+        let what = match random.below(12) {
+            0..=4 => What::Rotated,
+            5 => What::Reinstated,
+            6 => What::KmsLag { node, ms: [0, 3_000, 60_000][random.index(3)] },
+            7 => What::Rewritten { node },
+            8 => What::OldDestroyed,
+            9 => What::PluginKilled { node },
+            10 => What::ApiserverRestarted { node },
+            _ => What::PluginStarted { node },
+        };
+        events.push(event(at, what));
+        at += random.time(Duration::from_millis(50), Duration::from_secs(300));
+    }
+}
+
+fn cold_start(random: &Stream, size: Size, events: &mut Vec<Event>) {
+    let mut at = random.time(SHORT, Duration::from_secs(600));
+    while at < size.lasts {
+        let mut nodes: Vec<_> = (0..size.nodes).collect();
+        shuffle(random, &mut nodes);
+        let renamed = random.chance(20);
+        for node in nodes {
+            let node_at = at + random.time(Duration::from_millis(1), Duration::from_secs(20));
+            events.push(event(at, What::PluginKilled { node }));
+            events.push(event(at, What::ApiserverRestarted { node }));
+            events.push(event(node_at, What::PluginStarted { node }));
+            if renamed {
+                // As one does who moves to a second name: the old one stays to be read.
+                let providers = ["other", PROVIDER].map(|name| Provider::Kms(name.to_owned()));
+                let [other, first] = providers;
+                let both = [vec![first.clone(), other.clone()], vec![other, first]];
+                let providers = both[random.index(2)].clone();
+                events.push(event(node_at, What::Configured { node, providers }));
+            }
+        }
+        if random.chance(30) {
+            events.push(event(at + SHORT, What::Rotated));
+        }
+        at += random.time(Duration::from_secs(30), LONG);
+    }
+}
+
+fn shuffle(random: &Stream, nodes: &mut [usize]) {
+    for at in (1..nodes.len()).rev() {
+        nodes.swap(at, random.index(at + 1));
+    }
+}

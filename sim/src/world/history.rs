@@ -1,0 +1,153 @@
+//! What happened in a run: the judge knows nothing else.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
+
+use super::plan::What;
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// When, in milliseconds since the beginning.
+    pub at_ms: u64,
+    /// What.
+    #[serde(flatten)]
+    pub is: Is,
+}
+
+/// Kinds of what happens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "record", rename_all = "kebab-case")]
+#[allow(missing_docs, reason = "nodes and objects are numbers, from 0; errors are texts")]
+pub enum Is {
+    /// An event of the plan.
+    Event(What),
+    /// From now on all faults are over, and everything has to become good again.
+    Healed,
+    /// An apiserver wrote an object, or could not.
+    Wrote {
+        node: usize,
+        object: usize,
+        /// Of etcd, if it was written.
+        revision: Option<u64>,
+        /// Under which key_id it is stored; none if it is in clear.
+        key_id: Option<String>,
+        /// Which version of the key really wrapped the seed that it is encrypted with.
+        wrapped_by: Option<u64>,
+        /// That version is the one that the key_id names.
+        truly: bool,
+        /// A part of the object, or of the seed, can be seen in what was stored.
+        shows: bool,
+        error: Option<String>,
+    },
+    /// An apiserver read an object.
+    Read {
+        node: usize,
+        object: usize,
+        revision: u64,
+        /// What it ought to have read, byte for byte.
+        same: bool,
+        /// It has been changed behind the apiservers' backs.
+        tampered: bool,
+        /// Which version of the key wrapped its seed, and whether that may be used.
+        wrapped_by: Option<u64>,
+        usable: bool,
+        error: Option<String>,
+    },
+    /// An apiserver's call of its plugin has ended.
+    Called {
+        node: usize,
+        provider: String,
+        rpc: String,
+        took_ms: u64,
+        /// Of Status and Encrypt.
+        key_id: Option<String>,
+        error: Option<String>,
+    },
+    /// A plugin's call of the KMS has ended.
+    Kms { node: usize, what: KmsCall, error: Option<String> },
+    /// What an apiserver says of its health.
+    Health { node: usize, error: Option<String> },
+    /// The key_id that everybody should know by now.
+    Current { key_id: Option<String> },
+    /// Tasks that are alive.
+    Tasks { count: usize },
+}
+
+/// What a KMS can be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KmsCall {
+    /// Which keys there are.
+    Observe,
+    /// To wrap.
+    Wrap,
+    /// To unwrap.
+    Unwrap,
+}
+
+/// Collects records, in the order in which they happen.
+pub struct History {
+    begin: Instant,
+    records: Mutex<Vec<Record>>,
+}
+
+impl History {
+    /// An empty one, of a run that begins now.
+    #[must_use]
+    pub fn begin() -> Arc<Self> {
+        Arc::new(Self { begin: Instant::now(), records: Mutex::default() })
+    }
+
+    /// Something happens.
+    pub fn push(&self, is: Is) {
+        let at_ms = u64::try_from(self.begin.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.records.lock().push(Record { at_ms, is });
+    }
+
+    /// A call of the KMS has ended.
+    pub fn kms(&self, node: usize, what: KmsCall, error: Option<String>) {
+        self.push(Is::Kms { node, what, error });
+    }
+
+    /// All of it.
+    #[must_use]
+    pub fn take(&self) -> Vec<Record> {
+        std::mem::take(&mut *self.records.lock())
+    }
+}
+
+/// What two runs of one plan have in common.
+#[must_use]
+pub fn hash(records: &[Record]) -> String {
+    let mut hash = Sha256::new();
+    for record in records {
+        hash.update(format!("{record:?}\n"));
+    }
+    let bytes = hash.finalize();
+    bytes.iter().take(8).fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}
+
+/// As lines of JSON.
+pub fn to_lines(records: &[Record]) -> Result<String, String> {
+    let mut text = String::new();
+    for record in records {
+        text += &serde_json::to_string(record).map_err(|error| error.to_string())?;
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+/// From lines of JSON.
+pub fn from_lines(text: &str) -> Result<Vec<Record>, String> {
+    let lines = text.lines().enumerate();
+    lines
+        .map(|(number, line)| {
+            serde_json::from_str(line).map_err(|error| format!("line {}: {error}", number + 1))
+        })
+        .collect()
+}

@@ -1,0 +1,108 @@
+//! What must hold of every run, judged by its history alone.
+//!
+//! Safety holds at every moment, whatever happens; liveness once everything is healed. Each check is a function
+//! over the history, so that a run can be judged again later.
+
+mod liveness;
+mod safety;
+mod track;
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::history::Record;
+use super::plan::Plan;
+
+/// What must hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Invariant {
+    /// What is read is what was written, byte for byte.
+    S1,
+    /// Nothing in clear is stored where a plugin is the first provider.
+    S2,
+    /// A key_id names the key that wrapped.
+    S3,
+    /// Status and Encrypt of one process tell one sequence of key_ids, and never go back.
+    S4,
+    /// A key_id means one key, and a key has one key_id.
+    S5,
+    /// Where the key may be used and the KMS answers, every plugin unwraps.
+    S7,
+    /// When the KMS cannot be used, Status says so soon.
+    S8,
+    /// After a migration as the manual has it, the old key is not needed.
+    S9,
+    /// What was changed or moved in etcd does not decrypt.
+    S10,
+    /// A plugin does not ask the KMS more often than it may.
+    S11,
+    /// What has ended leaves nothing behind.
+    S12,
+    /// Every apiserver is healthy soon after all is healed.
+    L1,
+    /// Then everything can be written and read.
+    L2,
+    /// And all plugins tell the current key.
+    L3,
+    /// Every call ends by its deadline.
+    L4,
+}
+
+impl Invariant {
+    /// In words.
+    #[must_use]
+    pub fn sentence(self) -> &'static str {
+        match self {
+            Self::S1 => "what is read is what was written",
+            Self::S2 => "nothing is stored in clear",
+            Self::S3 => "a key_id names the key that wrapped",
+            Self::S4 => "Status and Encrypt agree, and never go back",
+            Self::S5 => "a key_id means one key, and a key has one key_id",
+            Self::S7 => "every plugin unwraps with a key that may be used",
+            Self::S8 => "an outage of the KMS shows in Status soon",
+            Self::S9 => "after a migration the old key is not needed",
+            Self::S10 => "what was changed in etcd does not decrypt",
+            Self::S11 => "the KMS is not asked more often than it may be",
+            Self::S12 => "what has ended leaves nothing behind",
+            Self::L1 => "every apiserver is healthy once all is healed",
+            Self::L2 => "everything can be written and read once all is healed",
+            Self::L3 => "all plugins tell the current key once all is healed",
+            Self::L4 => "every call ends by its deadline",
+        }
+    }
+
+    /// Whether it is one of those that hold when all is healed, and need not before.
+    #[must_use]
+    pub fn is_liveness(self) -> bool {
+        matches!(self, Self::L1 | Self::L2 | Self::L3 | Self::L4)
+    }
+}
+
+/// Something that ought not to have happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Violation {
+    /// When, in milliseconds since the beginning.
+    pub at_ms: u64,
+    /// What does not hold.
+    pub invariant: Invariant,
+    /// What happened.
+    pub what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (seconds, millis) = (self.at_ms / 1000, self.at_ms % 1000);
+        let (name, sentence) = (self.invariant, self.invariant.sentence());
+        write!(f, "{seconds}.{millis:03} s: {name:?} ({sentence}): {}", self.what)
+    }
+}
+
+/// All that does not hold, in the order in which it happened.
+#[must_use]
+pub fn judge(plan: &Plan, records: &[Record]) -> Vec<Violation> {
+    let mut found = safety::judge(plan, records);
+    found.extend(liveness::judge(plan, records));
+    found.sort_by_key(|violation| violation.at_ms);
+    found
+}

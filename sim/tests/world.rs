@@ -1,0 +1,120 @@
+//! Whole clusters in memory: the same plan gives the same history, nothing is lost, and whoever is broken is
+//! caught.
+
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
+
+use std::time::Duration;
+
+use kleidi_sim::world::explain::timeline;
+use kleidi_sim::world::generate::{Profile, Size, plan};
+use kleidi_sim::world::history::{self, Is};
+use kleidi_sim::world::judge::{Invariant, judge};
+use kleidi_sim::world::mutant::Mutant;
+use kleidi_sim::world::plan::{Event, Plan, Trouble, What};
+use kleidi_sim::world::run::run;
+use kleidi_sim::world::shrink::{broken, shrink};
+
+fn hours(hours: u64) -> Size {
+    Size { nodes: 3, lasts: Duration::from_secs(hours * 3600) }
+}
+
+/// Nothing happens but for these.
+fn quiet(events: &[(u64, What)]) -> Plan {
+    let events = events.iter().map(|(seconds, what)| Event {
+        at_ms: seconds * 1000,
+        what: what.clone(),
+    });
+    Plan { events: events.collect(), ..plan(1, Profile::Calm, hours(1)) }
+}
+
+#[test]
+fn everything_holds_in_every_profile() {
+    for (name, profile) in Profile::ALL {
+        for seed in 0..3 {
+            let plan = plan(seed, profile, hours(2));
+            let records = run(&plan, None).unwrap();
+            assert_eq!(judge(&plan, &records), [], "{name}, seed {seed}");
+            let reads = records.iter().filter(|record| matches!(record.is, Is::Read { .. }));
+            assert!(reads.count() > 36, "{name}, seed {seed}: it is used");
+        }
+    }
+}
+
+#[test]
+fn one_plan_gives_one_history() {
+    let mut hashes = Vec::new();
+    for seed in 0..2 {
+        let plan = plan(seed, Profile::Swarm, hours(1));
+        let again = Plan::from_toml(&plan.to_toml().unwrap()).unwrap();
+        assert_eq!(plan, again);
+        let records = run(&plan, None).unwrap();
+        assert_eq!(records, run(&again, None).unwrap(), "seed {seed}");
+        let lines = history::to_lines(&records).unwrap();
+        assert_eq!(records, history::from_lines(&lines).unwrap());
+        hashes.push(history::hash(&records));
+    }
+    assert_ne!(hashes[0], hashes[1]);
+}
+
+/// The judge is of no use if it passes what is broken.
+#[test]
+fn every_mutant_is_caught() {
+    for mutant in Mutant::ALL {
+        let caught = (0..12).any(|seed| {
+            let (_, profile) = Profile::ALL[usize::try_from(seed).unwrap() % 4];
+            let found = broken(&plan(seed, profile, hours(4)), Some(mutant));
+            found.iter().any(|invariant| mutant.caught_by().contains(invariant))
+        });
+        assert!(caught, "{mutant:?} survives");
+    }
+}
+
+/// What is read while the KMS is away comes from memory, and nobody claims that all is well.
+#[test]
+fn an_outage_is_told_and_heals() {
+    let away = |does| (0..3).map(move |node| What::Kms { node, does });
+    let mut events: Vec<_> = away(Trouble::Unreachable).map(|what| (600, what)).collect();
+    events.extend(away(Trouble::None).map(|what| (1800, what)));
+    let plan = quiet(&events);
+    let records = run(&plan, None).unwrap();
+    assert_eq!(judge(&plan, &records), []);
+    let refused = records.iter().filter(|record| {
+        let is_late = record.at_ms > 900_000;
+        is_late && matches!(&record.is, Is::Wrote { error: Some(error), .. } if error.contains("expired"))
+    });
+    assert!(refused.count() > 0, "writes stop three minutes after the last good Status");
+}
+
+#[test]
+fn a_plan_that_fails_is_made_smaller_and_explained() {
+    let mut events = vec![(700, What::Rotated), (900, What::Rotated)];
+    events.extend((0..3).map(|node| (300, What::Cut { node })));
+    let plan = quiet(&events);
+    let mutant = Some(Mutant::LabelsWithLatest);
+    assert!(broken(&plan, mutant).contains(&Invariant::S3));
+    let small = shrink(&plan, mutant, Invariant::S3, |_| ());
+    assert_eq!(small.events.len(), 1, "{small:?}");
+    assert_eq!(small.events[0].what, What::Rotated);
+
+    let records = run(&small, mutant).unwrap();
+    let found = judge(&small, &records);
+    let text = timeline(&small, &records, &found[0]);
+    for told in ["S3 (a key_id names the key that wrapped)", "■ rotated", "Encrypt: ", "writes "] {
+        assert!(text.contains(told), "{told} is missing:\n{text}");
+    }
+}
+
+#[test]
+fn a_plan_that_makes_no_sense_is_refused() {
+    let good = quiet(&[(1, What::PluginKilled { node: 2 })]);
+    for (from, to, wanted) in [
+        ("node = 2", "node = 3", "there are 3 nodes"),
+        ("what = \"plugin-killed\"", "what = \"plugin-mended\"", "plugin-mended"),
+        ("nodes = 3", "nodes = 0", "needs a node"),
+        ("seed = 1", "sed = 1", "sed"),
+    ] {
+        let text = good.to_toml().unwrap().replacen(from, to, 1);
+        let error = Plan::from_toml(&text).unwrap_err();
+        assert!(error.contains(wanted), "{error}");
+    }
+}
