@@ -39,8 +39,8 @@
 //! 5. **Every wait has a deadline** that is no later than the caller's, and a hung backend blocks
 //!    neither Status nor shutdown.
 //! 6. **No state on the node**: what survives a restart is what the KMS holds.
-//! 7. **No wall clock decides anything.** Time is tokio's, which tests and simulations pause;
-//!    randomness is handed in.
+//! 7. **No wall clock decides anything**, but whether a certificate is still good, which is TLS's affair.
+//!    Time is tokio's, which tests and simulations pause; randomness is handed in.
 //! 8. **A seed in clear exists inside one call**, in memory that is wiped and has no `Debug`.
 //!
 //! # What depends on what
