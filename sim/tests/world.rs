@@ -20,10 +20,8 @@ fn hours(hours: u64) -> Size {
 
 /// Nothing happens but for these.
 fn quiet(events: &[(u64, What)]) -> Plan {
-    let events = events.iter().map(|(seconds, what)| Event {
-        at_ms: seconds * 1000,
-        what: what.clone(),
-    });
+    let events =
+        events.iter().map(|(seconds, what)| Event { at_ms: seconds * 1000, what: what.clone() });
     Plan { events: events.collect(), ..plan(1, Profile::Calm, hours(1)) }
 }
 
@@ -99,7 +97,8 @@ fn a_plan_that_fails_is_made_smaller_and_explained() {
     let records = run(&small, mutant).unwrap();
     let found = judge(&small, &records);
     let text = timeline(&small, &records, &found[0]);
-    for told in ["S3 (a key_id names the key that wrapped)", "■ rotated", "Encrypt: ", "writes "] {
+    for told in ["S3 (a key_id names the key that wrapped)", "■ rotated", "Encrypt: ", "writes "]
+    {
         assert!(text.contains(told), "{told} is missing:\n{text}");
     }
 }
