@@ -33,7 +33,9 @@ pub fn main() -> ExitCode {
         #[cfg(feature = "world")]
         Program::Shrink { plan } => world::shrink_file(&plan),
         #[cfg(feature = "world")]
-        Program::Explain { directory } => world::explain(&directory),
+        Program::Explain { directory, page, before } => {
+            world::explain(&directory, page.as_deref(), before)
+        }
         #[cfg(feature = "world")]
         Program::Judge { directory } => world::judge_again(&directory),
         #[cfg(feature = "world")]

@@ -19,6 +19,7 @@ pub mod kms;
 pub mod mutant;
 pub mod net;
 pub mod node;
+pub mod page;
 pub mod plan;
 pub mod plugin;
 pub mod random;

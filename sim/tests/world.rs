@@ -10,6 +10,7 @@ use kleidi_sim::world::generate::{Profile, Size, plan};
 use kleidi_sim::world::history::{self, Is};
 use kleidi_sim::world::judge::{Invariant, judge};
 use kleidi_sim::world::mutant::Mutant;
+use kleidi_sim::world::page::page;
 use kleidi_sim::world::plan::{Event, Plan, Trouble, What};
 use kleidi_sim::world::run::run;
 use kleidi_sim::world::shrink::{broken, shrink};
@@ -96,10 +97,14 @@ fn a_plan_that_fails_is_made_smaller_and_explained() {
 
     let records = run(&small, mutant).unwrap();
     let found = judge(&small, &records);
-    let text = timeline(&small, &records, &found[0]);
+    let text = timeline(&small, &records, &found[0], 60_000);
     for told in ["S3 (a key_id names the key that wrapped)", "■ rotated", "Encrypt: ", "writes "]
     {
         assert!(text.contains(told), "{told} is missing:\n{text}");
+    }
+    let drawn = page(&small, &records, &found[0], 60_000);
+    for told in ["<svg", "node 0", "rotated", "Encrypt: ok", "written under", "</html>"] {
+        assert!(drawn.contains(told), "{told} is missing");
     }
 }
 

@@ -44,6 +44,12 @@ pub(super) enum Program {
     Explain {
         /// What a run has left
         directory: PathBuf,
+        /// Draw it as a page for a browser instead
+        #[arg(long, value_name = "FILE")]
+        page: Option<PathBuf>,
+        /// Begin so many seconds before it
+        #[arg(long, default_value_t = 300)]
+        before: u64,
     },
     /// Judge a history again
     #[cfg(feature = "world")]

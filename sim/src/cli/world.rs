@@ -13,6 +13,7 @@ use crate::world::generate::{Profile, Size, plan};
 use crate::world::history::{self, Record};
 use crate::world::judge::{Invariant, Violation, judge};
 use crate::world::mutant::Mutant;
+use crate::world::page::page;
 use crate::world::plan::Plan;
 use crate::world::run::run;
 use crate::world::shrink::shrink;
@@ -177,11 +178,20 @@ fn kept(directory: &Path) -> Result<(Plan, Vec<Record>), String> {
 }
 
 /// What happened around what went wrong first.
-pub(super) fn explain(directory: &Path) -> Result<ExitCode, String> {
+pub(super) fn explain(
+    directory: &Path,
+    to: Option<&Path>,
+    before: u64,
+) -> Result<ExitCode, String> {
     let (plan, records) = kept(directory)?;
-    match judge(&plan, &records).first() {
-        Some(violation) => say(&timeline(&plan, &records, violation)),
-        None => say("everything held"),
+    let found = judge(&plan, &records);
+    match (found.first(), to) {
+        (None, _) => say("everything held"),
+        (Some(violation), None) => say(&timeline(&plan, &records, violation, before * 1000)),
+        (Some(violation), Some(file)) => {
+            let text = page(&plan, &records, violation, before * 1000);
+            fs::write(file, text).map_err(|error| format!("{}: {error}", file.display()))?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -6,19 +6,13 @@ use super::history::{Is, Record};
 use super::judge::Violation;
 use super::plan::Plan;
 
-/// How long before what went wrong it begins, in milliseconds, and how long it goes on after.
-const BEFORE_MS: u64 = 300_000;
+/// How long it goes on after what went wrong, in milliseconds.
 const AFTER_MS: u64 = 5_000;
-
-/// Calls that went well are told once for so many alike in a row.
-fn same(one: &str, other: &str) -> bool {
-    one == other
-}
 
 /// What happened to each node around a violation, in the order in which it happened: one column per node.
 #[must_use]
-pub fn timeline(plan: &Plan, records: &[Record], violation: &Violation) -> String {
-    let from = violation.at_ms.saturating_sub(BEFORE_MS);
+pub fn timeline(plan: &Plan, records: &[Record], violation: &Violation, before_ms: u64) -> String {
+    let from = violation.at_ms.saturating_sub(before_ms);
     let to = violation.at_ms + AFTER_MS;
     let mut text = format!(
         "{violation}\n\n{} nodes, {} events; what follows begins {} s before it.\n\n",
@@ -36,7 +30,7 @@ pub fn timeline(plan: &Plan, records: &[Record], violation: &Violation) -> Strin
     for record in records.iter().filter(|record| (from..=to).contains(&record.at_ms)) {
         let Some((node, what)) = told(&record.is) else { continue };
         let line = format!("{node:?}{what}");
-        if same(&line, &last) {
+        if line == last {
             times += 1;
             continue;
         }
