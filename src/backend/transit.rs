@@ -93,6 +93,26 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// What `kleidi init --print-policy` calls the policy, and the role where none is configured. Two keys of one
+    /// server do not share them.
+    fn name(&self) -> String {
+        let Self { mount, key, .. } = self;
+        match mount.as_str() {
+            "transit" => format!("kleidi-{key}"),
+            mount => format!("kleidi-{}-{key}", mount.replace('/', "-")),
+        }
+    }
+
+    /// Who we are, by name: where a server had to find a role that fits, it could be another key's.
+    fn auth(&self) -> Auth {
+        match self.auth.clone() {
+            Auth::Certificate { mount, role: None } => {
+                Auth::Certificate { mount, role: Some(self.name()) }
+            }
+            auth => auth,
+        }
+    }
+
     /// The path of an operation with the key.
     fn path(&self, operation: &str) -> String {
         format!("{}/{operation}/{}", self.mount, self.key)
@@ -121,7 +141,7 @@ impl Transit {
     pub fn new(settings: Settings, random: Arc<dyn Random>) -> Self {
         let cluster = Cluster::new(&settings.addresses, settings.tls.clone(), Arc::clone(&random));
         let cluster = Arc::new(cluster);
-        let (auth, namespace) = (settings.auth.clone(), settings.auth_namespace.clone());
+        let (auth, namespace) = (settings.auth(), settings.auth_namespace.clone());
         let queue = Queue::new(Arc::clone(&random));
         let login = Arc::new(Login::new(Arc::clone(&cluster), auth, namespace, random));
         let versions = Mutex::default();

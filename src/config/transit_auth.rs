@@ -6,8 +6,8 @@
 use std::path::PathBuf;
 
 use super::raw::{self, Text};
-use super::resolve::{Resolver, not_empty};
-use super::transit_section::path_segments;
+use super::resolve::Resolver;
+use super::transit_section::{path_segment, path_segments};
 use crate::backend::transit::{Auth, Tls};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -34,7 +34,7 @@ impl Resolver<'_> {
         self.refuse_keys_of_other_methods(auth, method);
         let mount = self.parsed("transit.auth.mount", auth.mount.as_ref(), path_segments);
         let mount_or = |default: &str| mount.clone().unwrap_or_else(|| default.to_owned());
-        let role = self.parsed("transit.auth.role", auth.role.as_ref(), not_empty);
+        let role = self.parsed("transit.auth.role", auth.role.as_ref(), path_segment);
         match method {
             Method::Token => {
                 let file = self.needed("tokenFile", auth.token_file.as_ref(), auth)?;

@@ -201,7 +201,7 @@ fn namespace_path(text: &str) -> Result<Option<String>, String> {
 }
 
 /// A name that needs no escaping in a path.
-fn path_segment(text: &str) -> Result<String, String> {
+pub(super) fn path_segment(text: &str) -> Result<String, String> {
     match path_segments(text) {
         Ok(name) if !name.contains('/') => Ok(name),
         _ => Err(format!("{text:?} is not a name (letters, digits, - _ .)")),

@@ -184,15 +184,22 @@ fn a_current_key_that_may_not_decrypt_any_more_is_an_outage() {
     let first = plugin.key_id();
     token.p11(&["generate", "kek", "02"]);
     let second = wait_other_key(&plugin, &first);
-    token.p11(&["set", "kek", "02", "decrypt=false"]);
-    for restart in [false, true] {
-        if restart {
-            plugin.process.terminate();
-            plugin.start_again();
+    // That it may not encrypt either makes it no better.
+    for further in [&[][..], &["set", "kek", "02", "encrypt=false"][..]] {
+        token.p11(&["set", "kek", "02", "decrypt=false"]);
+        if !further.is_empty() {
+            token.p11(further);
         }
-        wait_says(&plugin, "an older key is not taken instead");
+        for restart in [false, true] {
+            if restart {
+                plugin.process.terminate();
+                plugin.start_again();
+            }
+            wait_says(&plugin, "an older key is not taken instead");
+        }
     }
     assert!(!plugin.process.log().contains(&format!("to={first}")), "{}", plugin.process.log());
+    token.p11(&["set", "kek", "02", "encrypt=true"]);
     token.p11(&["set", "kek", "02", "decrypt=true"]);
     assert_eq!(wait_healthy(&plugin), second);
 }

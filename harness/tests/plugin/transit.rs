@@ -106,6 +106,30 @@ fn the_printed_script_is_all_that_is_needed(product: Product) {
     wait_healthy(&plugin);
     let ours = plugin.client().encrypt(SEED).unwrap();
     assert_eq!(plugin.client().decrypt(&ours).unwrap(), SEED);
+
+    // A key of the same name at another mount of the same server takes nothing away from this one.
+    let nobody = AppRole { role_id: String::new(), secret_id: String::new() };
+    let second = Plugin::on_transit(&stage, "second", &server, &nobody)
+        .replace("key: kms", "key: kms\n  mount: transit-b");
+    for file in ["second-role-id", "second-secret-id"] {
+        let _ = fs::remove_file(stage.path(file));
+    }
+    for argument in ["--make-key", "--node"] {
+        let output = sh(&server, &printed(product, &second), argument);
+        assert!(output.status.success(), "{output:?}");
+    }
+    let (code, said) = check(&second);
+    assert_eq!(code, 0, "{said}");
+    let (code, said) = check(plugin.config());
+    assert_eq!(code, 0, "{said}");
+    // And a policy of that name that is for something else stays.
+    let other = json!({"policy": "path \"transit/encrypt/other\" { capabilities = [\"update\"] }"});
+    must(&server, "POST", "sys/policies/acl/kleidi-kms", &other);
+    let output = sh(&server, &printed(product, plugin.config()), "");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("the policy kleidi-kms is there, and for something else"), "{said}");
+    let policy = must(&server, "GET", "sys/policies/acl/kleidi-kms", &Value::Null);
+    assert_eq!(policy["data"]["policy"], other["policy"]);
 }
 
 fn check_tells_where_the_way_ends(product: Product) {
@@ -240,7 +264,7 @@ fn check_judges_the_token(product: Product) {
     let well = "all is well";
 
     make(json!({"period": "1h"}));
-    says(0, &["periodic, 1h with each renewal", well], &["warning"]);
+    says(0, &["periodic, 1 h with each renewal", well], &["warning"]);
     make(json!({"ttl": "1h"}));
     says(0, &["warning: the token is not periodic", "max_lease_ttl", well], &[]);
     make(json!({"ttl": "1h", "renewable": false}));

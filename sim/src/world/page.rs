@@ -70,10 +70,10 @@ struct Drawing {
 impl Drawing {
     fn draw(mut self, records: &[Record], violation: &Violation) -> String {
         let height = TOP + LANE * count(self.nodes) + 40;
-        let _ = write!(
+        let _ = writeln!(
             self.text,
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" \
-             height=\"{height}\" font-family=\"sans-serif\" font-size=\"11\">\n"
+             height=\"{height}\" font-family=\"sans-serif\" font-size=\"11\">"
         );
         self.axis(height);
         let mut lasting = vec![Lasting::default(); self.nodes];

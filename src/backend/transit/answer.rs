@@ -11,7 +11,7 @@ use ErrorKind::{
 
 use serde::de::IgnoredAny;
 
-use crate::backend::ErrorKind;
+use crate::backend::{BackendError, ErrorKind};
 
 /// Characters of an answer that are repeated in an error.
 const QUOTED_MAX: usize = 300;
@@ -327,6 +327,12 @@ fn part_of_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || "+/=_.-".contains(c)
 }
 
+/// Whether it is the policy that forbids it, and the token is known: for a token that it does not know a
+/// server has other words, `permission denied` alone or with `invalid token`.
+pub(super) fn forbids(error: &BackendError) -> bool {
+    error.reason.contains("403 1 error occurred: * permission denied")
+}
+
 /// The words without what the request had in it: a server or a proxy may repeat a seed or a token.
 fn without_secrets(words: &str, secrets: &[&[u8]]) -> String {
     // A seed of 32 bytes has 44 characters; shorter words are names of fields, and of use.
@@ -354,7 +360,7 @@ fn one_line(text: &str) -> String {
 }
 
 /// In one line, and not too long.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     let line = one_line(text);
     let mut short: String = line.chars().take(QUOTED_MAX).collect();
     if line.chars().count() > QUOTED_MAX {

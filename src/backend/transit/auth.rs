@@ -34,7 +34,7 @@ pub enum Auth {
     Certificate {
         /// Where the method is mounted, `cert` usually.
         mount: String,
-        /// The role; the server looks for one that fits if there is none.
+        /// The role; that which `kleidi init --print-policy` makes if there is none.
         role: Option<String>,
     },
     /// A JWT in a file, which somebody else keeps fresh.

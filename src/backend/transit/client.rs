@@ -87,6 +87,16 @@ impl Cluster {
         &self.files
     }
 
+    /// All addresses, in the order in which to ask them now.
+    pub(super) fn addresses(&self) -> Vec<Arc<str>> {
+        self.endpoints.order()
+    }
+
+    /// This one is not asked first for a while.
+    pub(super) fn avoid(&self, address: &str) {
+        self.endpoints.bad(address);
+    }
+
     /// Where the node that answered last does not know what others may know.
     pub(super) fn ask_another(&self) {
         self.endpoints.turn();

@@ -106,12 +106,6 @@ impl Way<'_> {
     }
 }
 
-/// Whether it is the policy that forbids it, and the token is known: for a token that it does not know a
-/// server has other words, `permission denied` alone or with `invalid token`.
-fn is_forbidden(error: &BackendError) -> bool {
-    error.reason.contains("403 1 error occurred: * permission denied")
-}
-
 /// How a namespace is named behind a path.
 fn within(namespace: Option<&str>) -> String {
     namespace.map(|namespace| format!(" in the namespace {namespace}")).unwrap_or_default()

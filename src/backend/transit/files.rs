@@ -2,6 +2,7 @@
 //!
 //! They are read beside the runtime: a file system that hangs keeps nobody waiting beyond the deadline.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -50,6 +51,16 @@ impl Files {
         })
         .await
         .ok()?
+    }
+
+    /// What is another one when the file was written again, be it with the same content.
+    pub(super) async fn stamp(&self, file: &Path, deadline: Instant) -> Vec<u8> {
+        let path = file.to_owned();
+        let stamp = self.with(deadline, move || {
+            let metadata = std::fs::metadata(path).ok()?;
+            Some(format!("{} {} {}", metadata.ino(), metadata.mtime(), metadata.mtime_nsec()))
+        });
+        stamp.await.flatten().unwrap_or_default().into_bytes()
     }
 
     /// The content of a file without blanks around it; `what` is for the error.

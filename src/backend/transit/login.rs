@@ -7,16 +7,18 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::Method;
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as Flight, OwnedMutexGuard};
 use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
-use super::answer::WRONG_SECRET_ID;
+use super::answer::{WRONG_SECRET_ID, forbids};
 use super::auth::Auth;
 use super::client::{Cluster, Failure};
 use super::files::Readers;
@@ -43,12 +45,16 @@ const FAILED_FOR: Duration = Duration::from_secs(1);
 /// things to do.
 const KEEP_PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long others wait for a login: then the next one is made beside it, at another node.
+const HELD_FOR: Duration = Duration::from_secs(3);
+
 /// How long before a call's deadline its login gives up, so that its reason is still told.
 const MARGIN: Duration = Duration::from_millis(5);
 
 /// When a found token is looked at again that could not be renewed for want of a server that does so.
 const FOUND_AGAIN: Duration = Duration::from_secs(30);
 
+const LOG_IN: &str = "log in";
 const LOGIN_FORBIDDEN: &str = "is the login method enabled at this mount, and the namespace right? After several \
                                wrong credentials a server refuses right ones, too, for some minutes";
 const KUBERNETES_FORBIDDEN: &str = "is the login method enabled at this mount, and does the API server answer that \
@@ -57,7 +63,7 @@ const KUBERNETES_FORBIDDEN: &str = "is the login method enabled at this mount, a
 #[derive(Default)]
 struct State {
     lease: Option<Lease>,
-    /// Logins so far.
+    /// Logins so far, those among them that are under way.
     number: u64,
     /// When and how the last login failed, if it did.
     failed: Option<(Instant, BackendError)>,
@@ -214,22 +220,28 @@ impl Login {
     /// Logs in, on behalf of a call that was refused if `because` says of which operation, and how long
     /// until the next time.
     ///
-    /// It goes on when the caller does not: a login may have used up the secret_id.
+    /// It goes on when the caller does not: a login may have used up the secret_id. But a node that hangs must
+    /// not keep others from logging in at another one.
     async fn log_in(
         self: &Arc<Self>,
         flight: InFlight,
         because: Option<(String, Duration)>,
         deadline: Instant,
     ) -> Result<Ticket, BackendError> {
-        let login = Arc::clone(self);
+        let (login, begin) = (Arc::clone(self), Instant::now());
         let under_way = tokio::spawn(async move {
-            let _flight = flight;
-            let ticket =
-                login.log_in_once(deadline.checked_sub(MARGIN).unwrap_or(deadline)).await?;
-            if let Some((path, gap)) = because {
+            let until = deadline.checked_sub(MARGIN).unwrap_or(deadline);
+            let mut logging_in = pin!(login.log_in_once(until, because.is_some()));
+            let outcome = if let Ok(outcome) = timeout_at(begin + HELD_FOR, &mut logging_in).await {
+                outcome
+            } else {
+                drop(flight);
+                logging_in.await
+            };
+            if let (Ok(_), Some((path, gap))) = (&outcome, because) {
                 login.state.lock().replaced.insert(path, (Instant::now(), gap));
             }
-            Ok(ticket)
+            outcome
         });
         let ended = |reason| BackendError::new(ErrorKind::Timeout, "log in", reason);
         match timeout_at(deadline, under_way).await {
@@ -239,48 +251,66 @@ impl Login {
         }
     }
 
-    async fn log_in_once(&self, deadline: Instant) -> Result<Ticket, BackendError> {
+    async fn log_in_once(&self, deadline: Instant, refused: bool) -> Result<Ticket, BackendError> {
         let number = {
-            let state = self.state.lock();
+            let mut state = self.state.lock();
             match &state.failed {
                 Some((at, error)) if at.elapsed() < FAILED_FOR => return Err(error.clone()),
-                _ => state.number + 1,
+                _ => state.number += 1,
             }
+            state.number
         };
-        let outcome = self.log_in_now(number, deadline).await;
+        let outcome = self.log_in_now(number, deadline, refused).await;
         let mut state = self.state.lock();
+        if let Some(lease) = &state.lease
+            && lease.ticket.number > number
+            && lease.is_good()
+        {
+            // A later login was faster.
+            return Ok(lease.ticket.clone());
+        }
         // Not that this caller had too little time: the next may have more.
         let failed = outcome.as_ref().err().filter(|error| error.kind != ErrorKind::Timeout);
         state.failed = failed.map(|error| (Instant::now(), error.clone()));
         let lease = outcome?;
-        state.number = number;
         let ticket = lease.ticket.clone();
         let (mount, namespace) = (self.auth.mount(), self.namespace.as_deref());
         let for_seconds = lease.whole.map(|whole| whole.as_secs());
-        tracing::info!(mount, namespace, for_seconds, "logged in");
+        if let Auth::Token { file } = &self.auth {
+            tracing::info!(file = %file.display(), for_seconds, "the token in the file is used");
+        } else {
+            tracing::info!(mount, namespace, for_seconds, "logged in");
+        }
         state.lease = Some(lease);
         Ok(ticket)
     }
 
-    async fn log_in_now(&self, number: u64, deadline: Instant) -> Result<Lease, BackendError> {
+    /// `refused`: the token that there is is of no use any more.
+    async fn log_in_now(
+        &self,
+        number: u64,
+        deadline: Instant,
+        refused: bool,
+    ) -> Result<Lease, BackendError> {
         let mut tried = None;
         let body = match (&self.auth, &self.wrapped) {
             (Auth::Token { file }, _) => {
                 let token = self.credential(file, "the token", deadline).await?;
                 let token = Secret::from(token.as_bytes().to_vec());
-                return Ok(self.found(token, number, deadline).await);
+                return self.found(token, number, deadline, refused).await;
             }
             (Auth::AppRole { role_id_file, secret_id_file, .. }, _) => {
                 let role_id = self.role_id(role_id_file, deadline).await?;
                 let secret_id = self.credential(secret_id_file, "the secret_id", deadline).await?;
-                tried = Some(self.refused.untried(&role_id, &secret_id)?);
+                let stamp = self.cluster.files().stamp(secret_id_file, deadline).await;
+                tried = Some(self.refused.untried(&role_id, &secret_id, &stamp)?);
                 app_role(&role_id, &secret_id)
             }
             (Auth::WrappedAppRole { role_id_file, .. }, Some(wrapped)) => {
                 let role_id = self.role_id(role_id_file, deadline).await?;
                 let secret_id = wrapped.secret_id(deadline).await?;
                 let secret_id = String::from_utf8_lossy(secret_id.expose());
-                tried = Some(self.refused.untried(&role_id, &secret_id)?);
+                tried = Some(self.refused.untried(&role_id, &secret_id, &[])?);
                 app_role(&role_id, &secret_id)
             }
             (Auth::Certificate { role, .. }, _) => {
@@ -298,7 +328,7 @@ impl Login {
             (Auth::WrappedAppRole { .. }, None) => Object::with_capacity(0),
         };
         let path = format!("auth/{}/login", self.auth.mount().unwrap_or_default());
-        let answer = self.call("log in", &path, None, body, deadline).await;
+        let answer = self.log_in_anywhere(&path, body, deadline).await;
         let answer = answer.map_err(|error| self.explain(error)).inspect_err(|error| {
             if let Some(credentials) = tried.filter(|_| error.reason.contains(WRONG_SECRET_ID)) {
                 self.refused.add(credentials, error);
@@ -343,8 +373,15 @@ impl Login {
     }
 
     /// The lease of a token that somebody else has put there. How long it lives is told by renewing it;
-    /// where it may not be renewed, that is somebody else's care, too.
-    async fn found(&self, token: Secret, number: u64, deadline: Instant) -> Lease {
+    /// where its policies forbid that, it is somebody else's care, too. One that no server knows does not take
+    /// the place of one that is good.
+    async fn found(
+        &self,
+        token: Secret,
+        number: u64,
+        deadline: Instant,
+        refused: bool,
+    ) -> Result<Lease, BackendError> {
         let mut lease = Lease::unknown(token, number);
         let deadline = deadline.min(Instant::now() + KEEP_PATIENCE);
         match self.renewed(&lease, deadline).await {
@@ -352,9 +389,15 @@ impl Login {
             Err(error) if error.kind.retryable() => {
                 (lease.renewable, lease.due) = (true, Some(Instant::now() + FOUND_AGAIN));
             }
+            Err(error) if !refused && !forbids(&error) && self.good().is_some() => {
+                return Err(error.advise(
+                    "the token in the file is expired, revoked or of another server; the one from before \
+                     is used on",
+                ));
+            }
             Err(_) => {}
         }
-        lease
+        Ok(lease)
     }
 
     /// Whether the token has been renewed for long enough to go on with it.
@@ -390,10 +433,38 @@ impl Login {
 
     async fn renewed(&self, lease: &Lease, deadline: Instant) -> Result<Lease, BackendError> {
         const ATTEMPTED: &str = "renew the token";
-        let (path, body) = ("auth/token/renew-self", Object::with_capacity(0));
+        let (path, body) = ("auth/token/renew-self", Object::with_capacity(0).finish());
         let token = Some(&*lease.ticket.token);
-        let answer = self.call(ATTEMPTED, path, token, body, deadline).await?;
+        let answer = self.call(ATTEMPTED, path, token, body, None, deadline).await?;
         Lease::granted(ATTEMPTED, &answer, lease.ticket.number, &*self.random)
+    }
+
+    /// Logs in at one node, and at each other one where it refuses a secret_id: standbys judge by themselves,
+    /// and one that has not heard of a new secret_id, or that has locked the role out, is wrong.
+    async fn log_in_anywhere(
+        &self,
+        path: &str,
+        body: Object,
+        deadline: Instant,
+    ) -> Result<Answer, BackendError> {
+        let body = body.finish();
+        let first = self.call(LOG_IN, path, None, body.clone(), None, deadline).await;
+        let Err(error) = first else { return first };
+        if !self.auth.has_secret_id() || error.kind != ErrorKind::Credentials {
+            return Err(error);
+        }
+        for address in self.cluster.addresses() {
+            if error.reason.starts_with(&*address) {
+                self.cluster.avoid(&address);
+                continue;
+            }
+            let only = Some(&*address);
+            let outcome = self.call(LOG_IN, path, None, body.clone(), only, deadline).await;
+            if outcome.is_ok() {
+                return outcome;
+            }
+        }
+        Err(error)
     }
 
     async fn call(
@@ -401,16 +472,18 @@ impl Login {
         attempted: &'static str,
         path: &str,
         token: Option<&Secret>,
-        body: Object,
+        body: Bytes,
+        only: Option<&str>,
         deadline: Instant,
     ) -> Result<Answer, BackendError> {
         let request = Request {
+            only,
             namespace: self.namespace.as_deref(),
             token,
             // A login with a secret_id may use it up, and then a second one is refused, for good. A node
             // that hangs costs the login its time instead; the next one begins with another node.
             once: token.is_none() && self.auth.has_secret_id(),
-            ..Request::new(Method::POST, path, body.finish())
+            ..Request::new(Method::POST, path, body)
         };
         self.cluster.call(attempted, &request, deadline).await.map_err(|failure| match failure {
             Failure::Final(error) => error,

@@ -79,6 +79,21 @@ have() {
     bao secrets enable -path="$2" "$3"
   fi
 }
+
+# free POLICY RULE: ends where the policy is there and has no such rule: it is another key's.
+free() {
+  if found=$(bao policy read "$1" 2>&1); then
+    case $found in
+      *"$2"*) ;;
+      *) fail "the policy $1 is there, and for something else than $2: it was left as it is" ;;
+    esac
+  else
+    case $found in
+      *'No policy named'*) ;;
+      *) fail "cannot look at the policy $1, which was left as it is: $found" ;;
+    esac
+  fi
+}
 "#;
 
 /// And those of the login.
@@ -119,8 +134,8 @@ same() {
 /// A script for `sh` that does all of it; it can be run again, and does nothing before all is filled in.
 #[must_use]
 pub fn script(settings: &Settings) -> String {
-    let Settings { key, namespace, auth_namespace, .. } = settings;
-    let name = format!("kleidi-{key}");
+    let Settings { namespace, auth_namespace, .. } = settings;
+    let name = settings.name();
     let Login { blanks, server, node } = login(&settings.auth, &name);
     let mut script = String::from(
         "#!/bin/sh\n\
@@ -167,7 +182,13 @@ pub fn script(settings: &Settings) -> String {
         script.push_str(&within(auth_namespace.as_deref()));
     }
     let policy = policy(settings);
-    let _ = write!(script, "bao policy write {name} - <<'POLICY'\n{policy}POLICY\n\n{server}");
+    let encrypt = policy.lines().find(|line| line.contains("/encrypt/")).unwrap_or_default();
+    let encrypt = encrypt.trim_end_matches([' ', '{']);
+    let _ = write!(
+        script,
+        "free {name} '{encrypt}'\n\
+         bao policy write {name} - <<'POLICY'\n{policy}POLICY\n\n{server}"
+    );
     script
 }
 

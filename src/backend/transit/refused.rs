@@ -30,8 +30,15 @@ struct Last {
 
 impl Refused {
     /// What these are remembered by; what the server said of them if they are not to be tried now.
-    pub(super) fn untried(&self, role_id: &str, secret_id: &str) -> Result<Digest, BackendError> {
-        let credentials = files::digest([role_id.as_bytes(), secret_id.as_bytes()]);
+    ///
+    /// `stamp` is of the file: the same in a file that was written again is tried again.
+    pub(super) fn untried(
+        &self,
+        role_id: &str,
+        secret_id: &str,
+        stamp: &[u8],
+    ) -> Result<Digest, BackendError> {
+        let credentials = files::digest([role_id.as_bytes(), secret_id.as_bytes(), stamp]);
         match &*self.0.lock() {
             Some(last) if last.credentials == credentials && last.until > Instant::now() => {
                 Err(last.error.clone())

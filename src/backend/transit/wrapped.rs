@@ -13,9 +13,10 @@ use http::Method;
 use parking_lot::Mutex;
 use serde::Deserialize;
 use tokio::sync::Mutex as Flight;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::Data;
+use super::answer::printable;
 use super::client::Cluster;
 use super::files::{self, Digest, Readers};
 use super::http_client::{Answer, Request};
@@ -25,6 +26,9 @@ use crate::secret::Secret;
 
 /// How long opening may take, whoever waits for it: an answer that is not waited for is lost.
 const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// When a wrapping token is looked at again that a node does not know.
+const LOOK_AGAIN: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(2)];
 
 /// How long a call waits for it that has the one from before.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -182,33 +186,64 @@ async fn unwrap(
     struct Unwrapped<'a> {
         secret_id: &'a str,
     }
-    let looked = call(settings, cluster, token, "sys/wrapping/lookup").await?;
-    let looked: Data<Found<'_>> = parse(ATTEMPTED, &looked)?;
+    let answer = look_up(settings, cluster, token).await?;
+    let looked: Data<Found<'_>> = parse(ATTEMPTED, &answer)?;
     let path = looked.data.creation_path;
     if !is_secret_id(path, &settings.mount, settings.role.as_deref()) {
         let role = settings.role.as_deref().unwrap_or("NAME");
         let reason = format!(
-            "it was wrapped by {path:?} and not by auth/{}/role/{role}/secret-id: somebody may have \
+            "it was wrapped by {:?} and not by auth/{}/role/{role}/secret-id: somebody may have \
              opened it and wrapped it anew",
+            printable(path),
             settings.mount
         );
         return Err(BackendError::new(ErrorKind::Credentials, ATTEMPTED, reason));
     }
-    let unwrapped = call(settings, cluster, token, "sys/wrapping/unwrap").await?;
+    // There, because others may not have heard of it.
+    let only = Some(&*answer.address);
+    let unwrapped = call(settings, cluster, token, ("sys/wrapping/unwrap", true, only)).await?;
     let unwrapped: Data<Unwrapped<'_>> = parse(ATTEMPTED, &unwrapped)?;
     Ok(Secret::from(unwrapped.data.secret_id.as_bytes().to_vec()))
 }
 
+/// Asks what it is, of every node and more than once before a refusal counts: looking uses nothing up, and a
+/// standby that has not heard of it yet speaks as of one that was opened.
+async fn look_up(
+    settings: &Settings,
+    cluster: &Cluster,
+    token: &Secret,
+) -> Result<Answer, BackendError> {
+    const PATH: &str = "sys/wrapping/lookup";
+    let mut refused = match call(settings, cluster, token, (PATH, false, None)).await {
+        Err(error) if error.kind == ErrorKind::Credentials => error,
+        outcome => return outcome,
+    };
+    for pause in LOOK_AGAIN {
+        sleep(pause).await;
+        for address in cluster.addresses() {
+            match call(settings, cluster, token, (PATH, false, Some(&*address))).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) if error.kind == ErrorKind::Credentials => refused = error,
+                // It cannot be told what this one would say.
+                Err(_) => {}
+            }
+        }
+    }
+    Err(refused)
+}
+
+/// Calls a path: whether its answer comes once, and the one address that may be asked.
 async fn call(
     settings: &Settings,
     cluster: &Cluster,
     token: &Secret,
-    path: &str,
+    (path, once, only): (&str, bool, Option<&str>),
 ) -> Result<Answer, BackendError> {
     let request = Request {
         namespace: settings.namespace.as_deref(),
         token: Some(token),
-        once: true,
+        once,
+        only,
         ..Request::new(Method::POST, path, Object::with_capacity(0).finish())
     };
     let deadline = Instant::now() + OPENING_TIMEOUT;

@@ -1,5 +1,7 @@
 //! A cluster of three nodes that loses one or more of them under load: no call fails, and no Secret.
 
+use std::time::Duration;
+
 use kleidi_harness::{
     ApiServer, AppRole, Authority, Balancer, BaoCluster, Etcd, Load, Made, Plugin, Rpc, Stage,
     VaultServer, eventually, wait_healthy, within,
@@ -35,6 +37,9 @@ impl Loss {
 
 /// Clients of each plugin.
 const CLIENTS: usize = 2;
+
+/// How long a start may take while a node hangs: a login that waits for it makes room after three seconds.
+const STARTS_IN: Duration = Duration::from_secs(15);
 
 /// Calls that are waited for before a loss, and again when it is over.
 const CALLS: usize = 60;
@@ -163,6 +168,25 @@ fn hangs_behind_a_balancer(stage: &Stage, cluster: &BaoCluster, role: &AppRole) 
     let mut calls = load.finish();
     calls.retain(|made| made.ended > begin);
     none_failed(stage, "a node hung behind a balancer", &calls);
+}
+
+/// Without a token, and the first node hangs: the login takes another one soon.
+#[test]
+fn it_starts_while_a_node_hangs() {
+    let stage = Stage::new("a node hangs at the start");
+    let authority = Authority::new(&stage, "authority");
+    let Some(cluster) = BaoCluster::start(&stage, "bao", &authority) else { return };
+    let leader = cluster.wait_whole();
+    let role = cluster.nodes[leader].provision();
+    let first = (leader + 1) % 3;
+    cluster.nodes[first].process.hang();
+    let begin = Instant::now();
+    let plugin = Plugin::on_nodes(&stage, "plugin", &cluster.beginning_with(first), &role).start();
+    let _ = wait_healthy(&plugin, HEALTH_PATIENCE);
+    stage
+        .say(&format!("healthy {:.1?} after its start, with the first node hung", begin.elapsed()));
+    assert!(begin.elapsed() < STARTS_IN, "{:?}", begin.elapsed());
+    cluster.nodes[first].process.signal(Signal::SIGCONT);
 }
 
 /// A node that was away during a rotation is all that answers, then another one besides: Status is an error

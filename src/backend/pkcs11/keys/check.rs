@@ -45,8 +45,15 @@ pub(super) fn check(
     if let Some(why) = attributes.wrong_length() {
         return Ok(Verdict::Unusable(why));
     }
-    if attributes.encrypt != Some(true) {
-        return Ok(Verdict::OnlyDecrypts);
+    match (attributes.encrypt, attributes.decrypt) {
+        (Some(true), _) => {}
+        (_, Some(true)) => return Ok(Verdict::OnlyDecrypts),
+        // One that was the current key once would be passed over, and what it wrapped with it.
+        _ => {
+            let why = "it may neither encrypt nor decrypt (CKA_ENCRYPT, CKA_DECRYPT); set CKA_DECRYPT, \
+                       or delete the key if nothing was ever wrapped with it";
+            return Ok(Verdict::Damaged(why.to_owned()));
+        }
     }
     match try_out(tools, key, attributes) {
         // The key, or the module, does not permit what we need of it.

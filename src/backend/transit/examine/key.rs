@@ -3,7 +3,8 @@
 use http::Method;
 use serde::Deserialize;
 
-use super::{Way, is_forbidden, within};
+use super::super::answer::forbids;
+use super::{Way, within};
 use crate::backend::transit::Data;
 use crate::backend::transit::json::Object;
 use crate::backend::transit::json::parse;
@@ -41,7 +42,7 @@ pub(super) async fn key(way: &Way<'_>, findings: &mut Vec<Finding>) -> Result<()
     let at = (settings.namespace.as_deref(), path.as_str());
     let answer = match way.ask(ATTEMPTED, Method::GET, at, Object::with_capacity(0)).await {
         Ok(answer) => answer,
-        Err(error) if is_forbidden(&error) => {
+        Err(error) if forbids(&error) => {
             findings.push(Finding::Warning(format!(
                 "whether the key can be exported or deleted is not known: the token's policies lack \
                  read on {path}{}",

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use http::Method;
 use serde::Deserialize;
 
-use super::{Way, is_forbidden, within};
+use super::super::answer::forbids;
+use super::{Way, within};
 use crate::backend::transit::Data;
 use crate::backend::transit::json::Object;
 use crate::backend::transit::json::parse;
@@ -47,7 +48,7 @@ pub(super) async fn policy(way: &Way<'_>, findings: &mut Vec<Finding>) -> Result
     needed.extend(foreign.map(|format| format!("{}/decrypt/{}", format.mount, format.key)));
     let found = match capabilities(way, namespace, &needed).await {
         Ok(found) => found,
-        Err(error) if is_forbidden(&error) => {
+        Err(error) if forbids(&error) => {
             findings.push(Finding::Warning(
                 "whether the token may do what is needed is not known yet: its policies lack update on \
                  sys/capabilities-self, which the policy named default has"

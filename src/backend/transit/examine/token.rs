@@ -3,11 +3,12 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use http::Method;
-use humantime::{format_duration, format_rfc3339_seconds};
+use humantime::format_rfc3339_seconds;
 use serde::Deserialize;
 
+use super::super::answer::forbids;
+use super::Way;
 use super::policy::capabilities;
-use super::{Way, is_forbidden};
 use crate::backend::transit::json::Object;
 use crate::backend::transit::json::parse;
 use crate::backend::transit::{Auth, Data};
@@ -51,7 +52,7 @@ pub(super) async fn token(way: &Way<'_>, findings: &mut Vec<Finding>) -> Result<
     let at = (namespace, "auth/token/lookup-self");
     let token = match way.ask(ATTEMPTED, Method::GET, at, Object::with_capacity(0)).await {
         Ok(answer) => parse::<Data<Token>>(ATTEMPTED, &answer)?.data,
-        Err(error) if is_forbidden(&error) => {
+        Err(error) if forbids(&error) => {
             findings.push(Finding::Warning(
                 "how long the token lives is not known: its policies lack read on \
                  auth/token/lookup-self, which the policy named default has"
@@ -179,9 +180,17 @@ impl Token {
     }
 }
 
-/// A duration as operators write it.
+/// A duration as operators write it, without months: theirs are not all alike.
 fn seconds(seconds: u64) -> String {
-    format_duration(Duration::from_secs(seconds)).to_string()
+    let parts = [
+        (seconds / 86_400, "d"),
+        (seconds / 3_600 % 24, "h"),
+        (seconds / 60 % 60, "min"),
+        (seconds % 60, "s"),
+    ];
+    let parts = parts.iter().filter(|(count, _)| *count > 0);
+    let parts: Vec<_> = parts.map(|(count, unit)| format!("{count} {unit}")).collect();
+    if parts.is_empty() { "0 s".to_owned() } else { parts.join(" ") }
 }
 
 #[cfg(test)]

@@ -81,6 +81,8 @@ fn app_role(mount: &str, role: &str, name: &str) -> String {
     format!(
         "have auth {mount} approle\n\
          ours {role} {name}\n\
+         # What was made stricter since stays so.\n\
+         there {role} ||\n  \
          bao write {role} token_policies={name} {LIFE} secret_id_ttl=0 secret_id_num_uses=0\n"
     )
 }

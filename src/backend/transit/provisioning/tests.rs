@@ -73,7 +73,7 @@ fn the_scripts_of_every_method() {
         Auth::Certificate { mount: "cert".to_owned(), role: None },
         Auth::Jwt {
             mount: "jwt".to_owned(),
-            role: "control plane".to_owned(),
+            role: "control-plane".to_owned(),
             file: "/etc/kleidi/jwt".into(),
         },
         Auth::Kubernetes {

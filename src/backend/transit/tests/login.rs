@@ -30,7 +30,11 @@ fn granted(seconds: u64) -> Reply {
 }
 
 fn login(server: &Server, auth: Auth) -> Arc<Login> {
-    Arc::new(Login::new(Arc::new(cluster(&[server])), auth, None, Arc::new(OsRandom)))
+    login_at(&[server], auth)
+}
+
+fn login_at(servers: &[&Server], auth: Auth) -> Arc<Login> {
+    Arc::new(Login::new(Arc::new(cluster(servers)), auth, None, Arc::new(OsRandom)))
 }
 
 fn app_role(files: &Files) -> Auth {
@@ -260,4 +264,89 @@ async fn a_refusal_is_forgotten_after_a_login() {
     server.answer(granted(60)).await;
     pass(Duration::from_secs(6)).await;
     assert!(login.ticket(soon()).await.is_ok(), "as after the first one");
+}
+
+/// As at a start while the first node hangs.
+#[tokio::test]
+async fn a_node_that_hangs_does_not_keep_others_from_logging_in() {
+    let files = Files::new();
+    let hung = Server::start(&[Reply::Silence]).await;
+    let good = Server::start(&[granted(3600)]).await;
+    let login = login_at(&[&hung, &good], app_role(&files));
+    let begin = Instant::now();
+    while login.ticket(Instant::now() + Duration::from_secs(1)).await.is_err() {
+        assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    }
+    assert_eq!(good.requests().await, 1);
+}
+
+/// A standby that has not heard of a new secret_id, or that has locked the role out, speaks for itself alone.
+#[tokio::test]
+async fn what_one_node_refuses_another_may_take() {
+    for reply in [
+        errors("400 Bad Request", "invalid role or secret ID"),
+        errors("403 Forbidden", "permission denied"),
+    ] {
+        let files = Files::new();
+        let behind = Server::start(&[reply]).await;
+        let good = Server::start(&[granted(3600)]).await;
+        let login = login_at(&[&behind, &good], app_role(&files));
+        login.ticket(soon()).await.unwrap();
+        assert_eq!((behind.requests().await, good.requests().await), (1, 1));
+    }
+}
+
+#[tokio::test]
+async fn a_refused_secret_id_is_tried_again_when_its_file_was_written_again() {
+    let refused = errors("400 Bad Request", "invalid role or secret ID");
+    let (server, files) = (Server::start(&[refused]).await, Files::new());
+    let login = login(&server, app_role(&files));
+    for _ in 0..2 {
+        assert!(login.ticket(soon()).await.is_err());
+        pass(Duration::from_secs(6)).await;
+    }
+    assert!(login.ticket(soon()).await.is_err());
+    assert_eq!(server.requests().await, 2);
+    server.answer(granted(3600)).await;
+    files.put("secret-id", "secret");
+    pass(Duration::from_secs(2)).await;
+    login.ticket(soon()).await.unwrap();
+}
+
+/// Whoever replaces it by a wrong one does not take the good one away.
+#[tokio::test]
+async fn a_token_that_nobody_knows_does_not_take_the_place_of_a_good_one() {
+    let (server, files) = (Server::start(&[granted(3600)]).await, Files::new());
+    let login = login(&server, Auth::Token { file: files.put("token", "s.token") });
+    let good = login.ticket(soon()).await.unwrap();
+    files.put("token", "garbage");
+    server.answer(errors("403 Forbidden", "permission denied")).await;
+    login.keep(soon()).await;
+    let still = login.ticket(soon()).await.unwrap();
+    assert_eq!(still.token.expose(), good.token.expose());
+    // One that its policies forbid to renew is known.
+    pass(Duration::from_secs(2)).await;
+    let forbidden = r"1 error occurred:\n\t* permission denied\n\n";
+    server.answer(errors("403 Forbidden", forbidden)).await;
+    files.put("token", "s.other");
+    login.keep(soon()).await;
+    assert_eq!(login.ticket(soon()).await.unwrap().token.expose(), b"s.other");
+}
+
+/// A standby may not have heard of it yet, and nothing is stolen then.
+#[tokio::test]
+async fn a_wrapping_token_that_is_too_new_for_a_node_is_looked_at_again() {
+    let unknown = errors("400 Bad Request", "wrapping token is not valid or does not exist");
+    let looked = json("200 OK", r#"{"data":{"creation_path":"auth/approle/role/kms/secret-id"}}"#);
+    let opened = json("200 OK", r#"{"data":{"secret_id":"the secret"}}"#);
+    let (server, files) = (Server::start(&[unknown, looked, opened]).await, Files::new());
+    let settings = Settings {
+        file: files.put("wrapped", "s.wrapping"),
+        mount: "approle".to_owned(),
+        role: None,
+        namespace: None,
+    };
+    let wrapped = Wrapped::new(settings, Arc::new(cluster(&[&server])));
+    assert_eq!(wrapped.secret_id(soon()).await.unwrap().expose(), b"the secret");
+    assert_eq!(server.requests().await, 3);
 }
