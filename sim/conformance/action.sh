@@ -5,12 +5,16 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-suite=${KMS_CONFORMANCE:-${CARGO_TARGET_DIR:-$here/../../target}/release/kms-conformance}
+suite=${KMS_CONFORMANCE:-$here/../../target/release/kms-conformance}
 reports=${INPUT_REPORTS:-kms-conformance-reports}
+if [[ -z ${INPUT_ENDPOINT-} ]]; then
+  echo 'the input endpoint is missing: wanted unix:///path/to.sock' >&2
+  exit 2
+fi
 mkdir -p "$reports"
 
 arguments=()
-for endpoint in ${INPUT_ENDPOINT:?the input endpoint is missing}; do
+for endpoint in $INPUT_ENDPOINT; do
   arguments+=(--endpoint "$endpoint")
 done
 if [[ ${INPUT_STRICT-} == true ]]; then
@@ -18,7 +22,7 @@ if [[ ${INPUT_STRICT-} == true ]]; then
 fi
 for flag in profile known-failing on-rotate on-rotate-back on-stop on-start on-kill on-backend-down \
   on-backend-up on-deny-decrypt on-allow-decrypt print-log rotation-window outage-window \
-  implementation implementation-version; do
+  timeout hook-timeout deadline implementation implementation-version; do
   name=${flag^^}
   name=INPUT_${name//-/_}
   if [[ -n ${!name-} ]]; then

@@ -17,10 +17,11 @@ fn inputs_become_flags_and_reports_are_kept() {
         Command::new(file("action.sh"))
             .env("KMS_CONFORMANCE", env!("CARGO_BIN_EXE_kms-conformance"))
             .env("INPUT_ENDPOINT", format!("unix://{}", stage.path("a.sock").display()))
-            .env("INPUT_PROFILE", "core")
+            .env("INPUT_PROFILE", "core,hardening")
+            .env("INPUT_PRINT_LOG", "echo nothing to tell")
+            .env("INPUT_DEADLINE", "10m")
             .env("INPUT_STRICT", strict)
             .env("INPUT_KNOWN_FAILING", &known)
-            .env("INPUT_ON_ROTATE", stage.hook("rotate"))
             .env("INPUT_IMPLEMENTATION", "a name")
             .env("INPUT_REPORTS", stage.path("reports"))
             .env("GITHUB_STEP_SUMMARY", stage.path("summary"))
@@ -45,6 +46,9 @@ fn every_input_is_a_flag_and_is_passed_on() {
         .filter(|name| !name.starts_with(' '))
         .collect();
     assert!(inputs.len() >= 15, "{inputs:?}");
+    for wanted in ["timeout", "hook-timeout", "deadline"] {
+        assert!(inputs.contains(&wanted), "{wanted}");
+    }
     let (help, script) =
         (run(&["--help"]).said, std::fs::read_to_string(file("action.sh")).unwrap());
     for input in inputs {
@@ -57,7 +61,57 @@ fn every_input_is_a_flag_and_is_passed_on() {
 }
 
 #[test]
+fn without_an_endpoint_it_ends_as_the_command_does() {
+    let output = Command::new(file("action.sh"))
+        .env("KMS_CONFORMANCE", env!("CARGO_BIN_EXE_kms-conformance"))
+        .env_remove("INPUT_ENDPOINT")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("endpoint is missing"), "{output:?}");
+}
+
+/// In a container the path of an expression is the host's; a target folder of the caller's may be anywhere.
+#[test]
+fn what_it_builds_is_what_it_runs() {
+    let yaml = std::fs::read_to_string(file("action.yml")).unwrap();
+    assert!(!yaml.contains("github.action_path"), "{yaml}");
+    let build = yaml.split("run: |\n").nth(1).unwrap().split("\n    - name").next().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let place = |name: &str| directory.path().join(name);
+    let action = place("sim/conformance");
+    std::fs::create_dir_all(&action).unwrap();
+    std::fs::copy(file("action.sh"), action.join("action.sh")).unwrap();
+    let cargo = "#!/bin/sh\nwhile [ $# -gt 0 ]; do [ \"$1\" = --target-dir ] && target=$2; shift; done\n\
+                 mkdir -p \"${target:-$CARGO_TARGET_DIR}/release\"\n\
+                 printf '#!/bin/sh\\necho built' >\"${target:-$CARGO_TARGET_DIR}/release/kms-conformance\"\n\
+                 chmod +x \"${target:-$CARGO_TARGET_DIR}/release/kms-conformance\"\n";
+    std::fs::create_dir(place("bin")).unwrap();
+    std::fs::write(place("bin/cargo"), cargo).unwrap();
+    let output = Command::new("bash")
+        .args([
+            "-c",
+            &format!("chmod +x bin/cargo\n({build}) && \"$GITHUB_ACTION_PATH/action.sh\""),
+        ])
+        .env("PATH", format!("{}:{}", place("bin").display(), std::env::var("PATH").unwrap()))
+        .env("GITHUB_ACTION_PATH", &action)
+        .env("CARGO_TARGET_DIR", place("elsewhere"))
+        .env("INPUT_ENDPOINT", "unix:///x")
+        .env_remove("KMS_CONFORMANCE")
+        .current_dir(directory.path())
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "built\n", "{output:?}");
+}
+
+#[test]
 fn what_the_image_is_built_from_is_there() {
+    let ignored = std::fs::read_to_string(file("../../.dockerignore")).unwrap();
+    assert!(ignored.lines().any(|line| line == "target"), "{ignored}");
+    // What the workspace needs to be built is not ignored.
+    for member in ["Cargo", "proto", "sim", "harness", "src"] {
+        assert!(!ignored.lines().any(|line| line.starts_with(member)), "{member}: {ignored}");
+    }
     let dockerfile = std::fs::read_to_string(file("Dockerfile")).unwrap();
     assert!(dockerfile.contains("--package kms-conformance"));
     let toolchain = std::fs::read_to_string(file("../../rust-toolchain.toml")).unwrap();
