@@ -11,7 +11,9 @@ use kleidi_proto::kms::{
 use prost::Message;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
+use tonic::codec::CompressionEncoding;
 use tonic::codegen::http::uri::PathAndQuery;
+use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 
 use crate::endpoint::Endpoint;
@@ -82,17 +84,22 @@ impl Client {
         self.call(&format!("{SERVICE}{method}"), request).await
     }
 
-    /// Calls any method; the answer's deadline is told to the server, too, as kube-apiserver does.
+    /// Calls any method with the headers that kube-apiserver sends: the answer's deadline, that the answer
+    /// may be compressed, and with Decrypt what its client of etcd leaks.
     pub async fn call<Q, A>(&self, path: &str, request: Q) -> Result<A, Status>
     where
         Q: Message + Default + 'static,
         A: Message + Default + 'static,
     {
-        let path: PathAndQuery =
-            path.parse().map_err(|_| Status::internal(format!("{path} is no path")))?;
-        let mut grpc = self.connection.grpc().max_decoding_message_size(self.receives);
         let mut request = tonic::Request::new(request);
         request.set_timeout(self.timeout);
+        if path.ends_with("/Decrypt") {
+            leaked(request.metadata_mut());
+        }
+        let path: PathAndQuery =
+            path.parse().map_err(|_| Status::internal(format!("{path} is no path")))?;
+        let grpc = self.connection.grpc().max_decoding_message_size(self.receives);
+        let mut grpc = grpc.accept_compressed(CompressionEncoding::Gzip);
         let answered = async {
             grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
             grpc.unary(request, path, tonic_prost::ProstCodec::<Q, A>::default()).await
@@ -105,6 +112,13 @@ impl Client {
         };
         answer.map(tonic::Response::into_inner)
     }
+}
+
+/// What the real kube-apiserver 1.29 to 1.37 has been seen to send with Decrypt: it comes from the watch
+/// or the list of which the object is a part.
+fn leaked(metadata: &mut MetadataMap) {
+    metadata.insert("source", MetadataValue::from_static("cache"));
+    metadata.insert("hasleader", MetadataValue::from_static("true"));
 }
 
 /// That there was no answer in time: unlike an answer which says that something else took too long.
@@ -157,5 +171,52 @@ pub fn code_name(code: Code) -> &'static str {
         Code::Unavailable => "UNAVAILABLE",
         Code::DataLoss => "DATA_LOSS",
         Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use hyper::server::conn::http2;
+    use hyper::service::service_fn;
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    /// The headers of one call, which is turned away.
+    async fn headers(call: impl AsyncFnOnce(Client)) -> http::HeaderMap {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let seen = Arc::new(Mutex::new(http::HeaderMap::new()));
+        let kept = Arc::clone(&seen);
+        let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+            *kept.lock() = request.headers().clone();
+            let mut answer =
+                http::Response::new(http_body_util::Empty::<prost::bytes::Bytes>::new());
+            answer.headers_mut().insert("grpc-status", http::HeaderValue::from_static("12"));
+            async { Ok::<_, Infallible>(answer) }
+        });
+        let server = http2::Builder::new(TokioExecutor::new());
+        tokio::spawn(server.serve_connection(TokioIo::new(theirs), service));
+        call(Client::over(ours, Duration::from_secs(60)).await.unwrap()).await;
+        let seen = seen.lock().clone();
+        seen
+    }
+
+    #[tokio::test]
+    async fn a_call_has_kube_apiservers_headers() {
+        let status = headers(async |client| drop(client.status().await)).await;
+        assert_eq!(
+            status["grpc-accept-encoding"].to_str().unwrap().split(',').next(),
+            Some("gzip")
+        );
+        assert!(!status.contains_key("source") && status.contains_key("grpc-timeout"));
+        let decrypt = headers(async |client| drop(client.decrypt(DecryptRequest::default()).await));
+        let decrypt = decrypt.await;
+        assert_eq!(
+            (&decrypt["source"], &decrypt["hasleader"]),
+            (&"cache".parse().unwrap(), &"true".parse().unwrap())
+        );
     }
 }
