@@ -1,17 +1,22 @@
 //! The command line.
 
 mod args;
+mod deliver;
 mod plan;
 
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser as _;
+use serde_json::Value;
 
-use crate::report::Report;
+use crate::interruption::Interruption;
+use crate::report::{Report, SCHEMA};
 use crate::reports::{Destination, Format};
+use crate::runner::Plan;
 use crate::verdict::Exit;
 use crate::{catalogue, diff, reference, runner, selftest};
 use args::{Cli, Command, RunArgs};
@@ -67,9 +72,9 @@ fn act(args: RunArgs, runtime: &tokio::runtime::Runtime) -> Result<Exit, String>
         say(&plan::known(id)?.explain());
         return Ok(Exit::Conformant);
     }
-    let checks = plan::select(&args)?;
+    let selected = plan::select(&args)?;
     if args.list {
-        for check in checks {
+        for check in selected.checks {
             let (level, profile) = (check.level.name(), check.profile.name());
             say(&format!("{:<32} {level:<6} {profile:<11} {}\n", check.id, check.requirement));
         }
@@ -79,31 +84,45 @@ fn act(args: RunArgs, runtime: &tokio::runtime::Runtime) -> Result<Exit, String>
     if !destinations.iter().any(|destination| destination.path.is_none()) {
         destinations.push(Destination { format: Format::Text, path: None });
     }
-    let report = runtime.block_on(runner::run(plan::plan(args, checks)?));
-    deliver(&report, &destinations)?;
-    Ok(report.exit())
+    let limit = args.deadline;
+    let plan = plan::plan(args, selected)?;
+    let opened = deliver::open(destinations)?;
+    let report = runtime.block_on(carry_out(plan, limit))?;
+    let delivered = deliver::deliver(&report, opened);
+    Ok(match (delivered, report.exit()) {
+        (Ok(()), exit) => exit,
+        (Err(error), Exit::Conformant) => return Err(error),
+        // What was found out is not hidden by it.
+        (Err(error), exit) => {
+            warn(&error);
+            exit
+        }
+    })
 }
 
-/// Writes the reports; whatever fails, the others are written.
-fn deliver(report: &Report, destinations: &[Destination]) -> Result<(), String> {
-    let mut troubles = Vec::new();
-    for destination in destinations {
-        let written = destination.format.write(report).and_then(|text| match &destination.path {
-            None => {
-                say(&text);
-                Ok(())
-            }
-            Some(path) => fs::write(path, text).map_err(|error| error.to_string()),
-        });
-        if let Err(error) = written {
-            troubles.push(format!("cannot write the report to {destination}: {error}"));
-        }
-    }
-    if troubles.is_empty() { Ok(()) } else { Err(troubles.join("; ")) }
+/// Runs the plan until its end, its deadline or a signal.
+async fn carry_out(plan: Plan, limit: Duration) -> Result<Report, String> {
+    let end = Interruption::after_or_signal(limit)
+        .map_err(|error| format!("cannot catch signals: {error}"))?;
+    let mut cut_off = end.clone();
+    let told = tokio::spawn(async move {
+        let why = cut_off.reached().await;
+        warn(&format!("{why}; what hooks did is undone before the end"));
+    });
+    let report = runner::run(plan, end).await;
+    told.abort();
+    Ok(report)
 }
 
 fn load(path: &Path) -> Result<Report, String> {
-    read(path, |text| serde_json::from_str(text).map_err(|error| error.to_string()))
+    read(path, |text| {
+        let json: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        match json.get("schema").and_then(Value::as_str) {
+            Some(SCHEMA) => serde_json::from_value(json).map_err(|error| error.to_string()),
+            Some(other) => Err(format!("its schema is {other:?}, and this suite's {SCHEMA:?}")),
+            None => Err("it is no report of this suite: it has no schema".to_owned()),
+        }
+    })
 }
 
 fn read<T>(path: &Path, parse: impl FnOnce(&str) -> Result<T, String>) -> Result<T, String> {

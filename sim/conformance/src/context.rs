@@ -13,6 +13,7 @@ use crate::check::Stop;
 use crate::client::{Client, back, describe};
 use crate::endpoint::Endpoint;
 use crate::hooks::{Hook, Hooks};
+use crate::secrets;
 
 /// What a run is told.
 #[derive(Debug, Clone)]
@@ -77,7 +78,13 @@ pub struct Context {
     settings: Arc<Settings>,
     random: Mutex<fastrand::Rng>,
     evidence: Mutex<Vec<String>>,
+    /// The beginnings of what was, or may have been, encrypted.
+    plaintexts: Mutex<Vec<Vec<u8>>>,
 }
+
+/// So many bytes of a plaintext are one that is told: a message is cut before it ends, and chance does
+/// not bring forth as many.
+const TELLS: usize = 12;
 
 impl Context {
     /// `seed` gives the same inputs again.
@@ -87,6 +94,7 @@ impl Context {
             settings,
             random: Mutex::new(fastrand::Rng::with_seed(seed)),
             evidence: Mutex::default(),
+            plaintexts: Mutex::default(),
         }
     }
 
@@ -101,10 +109,20 @@ impl Context {
         self.evidence.lock().push(fact.into());
     }
 
-    /// The facts that were kept.
+    /// The facts that were kept, as a report may show them.
     #[must_use]
     pub fn evidence(&self) -> Vec<String> {
-        self.evidence.lock().clone()
+        self.evidence.lock().iter().map(|fact| self.withheld(fact.clone())).collect()
+    }
+
+    /// Text for the report, unless it has a plaintext of this check in it: a plugin may tell them.
+    #[must_use]
+    pub fn withheld(&self, text: String) -> String {
+        let tells = |plaintext: &Vec<u8>| secrets::has(text.as_bytes(), plaintext);
+        if self.plaintexts.lock().iter().any(tells) {
+            return "withheld: it has a plaintext in it".to_owned();
+        }
+        text
     }
 
     /// Random bytes.
@@ -112,6 +130,9 @@ impl Context {
     pub fn bytes(&self, length: usize) -> Vec<u8> {
         let mut bytes = vec![0; length];
         self.random.lock().fill(&mut bytes);
+        if length >= TELLS {
+            self.plaintexts.lock().push(bytes[..TELLS].to_vec());
+        }
         bytes
     }
 
@@ -284,4 +305,29 @@ pub fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plaintext_that_is_told_is_withheld() {
+        let settings = Settings {
+            endpoints: Vec::new(),
+            timeout: Duration::ZERO,
+            rotation_window: Duration::ZERO,
+            outage_window: Duration::ZERO,
+            polls: Polls::default(),
+            load: Load::default(),
+            hooks: Hooks::default(),
+        };
+        let cx = Context::new(Arc::new(settings), 1);
+        let seed = cx.seed();
+        cx.note("INTERNAL (\"no\")");
+        cx.note(format!("INTERNAL (\"cannot encrypt {}\")", &hex(&seed)[..40]));
+        assert_eq!(cx.evidence()[0], "INTERNAL (\"no\")");
+        assert_eq!(cx.evidence()[1], "withheld: it has a plaintext in it");
+        assert_eq!(cx.withheld(fingerprint(&seed)), fingerprint(&seed));
+    }
 }

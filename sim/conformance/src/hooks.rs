@@ -8,6 +8,10 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
+mod owed;
+
+use owed::Owed;
+
 /// An event that a command brings about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Hook {
@@ -21,9 +25,9 @@ pub enum Hook {
     Start,
     /// Ends it without warning.
     Kill,
-    /// Takes the KMS away from the plugin.
+    /// Takes the KMS away from the plugin, which goes on running.
     BackendDown,
-    /// Gives it back.
+    /// Gives it back; ends when the KMS serves again.
     BackendUp,
     /// Forbids the plugin to decrypt, and nothing else.
     DenyDecrypt,
@@ -58,6 +62,7 @@ pub struct Hooks {
     commands: BTreeMap<Hook, String>,
     environment: BTreeMap<&'static str, String>,
     timeout: Duration,
+    owed: Owed,
 }
 
 impl Hooks {
@@ -68,7 +73,7 @@ impl Hooks {
         environment: BTreeMap<&'static str, String>,
         timeout: Duration,
     ) -> Self {
-        Self { commands, environment, timeout }
+        Self { commands, environment, timeout, owed: Owed::default() }
     }
 
     /// Whether there is a command for it.
@@ -77,14 +82,35 @@ impl Hooks {
         self.commands.contains_key(&hook)
     }
 
+    /// Calls what undoes the hooks that were called and not undone; says what it did.
+    ///
+    /// An error says what is left undone; another call tries it again.
+    pub async fn undo(&self) -> Result<Vec<String>, String> {
+        let mut done = Vec::new();
+        for (undo, hook) in self.owed.all() {
+            let (undo_flag, flag) = (undo.flag(), hook.flag());
+            match self.run(undo).await {
+                Ok(_) => done.push(format!("--{undo_flag} was called to undo --{flag}")),
+                Err(error) => {
+                    return Err(format!(
+                        "it is left as --{flag} made it, undo it by hand: {error}"
+                    ));
+                }
+            }
+        }
+        Ok(done)
+    }
+
     /// Runs the command in a shell, and gives what it printed.
     ///
-    /// An error says which hook failed, how, and what it printed. A process that the command leaves
-    /// in the background is not waited for.
+    /// An error says which hook failed, how, and what it printed; not the command, which may have secrets
+    /// in it. A process that the command leaves in the background is not waited for. If the call is
+    /// dropped, the command and what it has started are killed.
     pub async fn run(&self, hook: Hook) -> Result<String, String> {
         let flag = hook.flag();
         let command = self.commands.get(&hook).ok_or_else(|| format!("--{flag} is not given"))?;
-        let trouble = |error: std::io::Error| format!("--{flag}: cannot run {command:?}: {error}");
+        let trouble = |error: std::io::Error| format!("--{flag}: cannot run the command: {error}");
+        self.owed.begins(hook);
         // A file and no pipe: a daemon that the command starts may keep its end open for ever.
         let mut output = tempfile::tempfile().map_err(trouble)?;
         let mut child = tokio::process::Command::new("sh")
@@ -98,26 +124,37 @@ impl Hooks {
             .kill_on_drop(true)
             .spawn()
             .map_err(trouble)?;
-        let group = child.id().and_then(|id| i32::try_from(id).ok());
+        let mut group = Group(child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw));
         let ended = tokio::time::timeout(self.timeout, child.wait()).await;
         let mut printed = Vec::new();
         output.rewind().and_then(|()| output.read_to_end(&mut printed)).map_err(trouble)?;
         let printed = String::from_utf8_lossy(&printed).into_owned();
+        if ended.is_ok() {
+            // What it has left in the background is meant to be there.
+            group.0 = None;
+        }
         match ended {
-            Ok(Ok(status)) if status.success() => Ok(printed),
-            Ok(Ok(status)) => {
-                Err(format!("--{flag}: {command:?} ended with {status}; it printed: {printed}"))
+            Ok(Ok(status)) if status.success() => {
+                self.owed.ended(hook);
+                Ok(printed)
             }
+            Ok(Ok(status)) => Err(format!("--{flag} ended with {status}; it printed: {printed}")),
             Ok(Err(error)) => Err(trouble(error)),
             Err(_) => {
-                if let Some(group) = group {
-                    let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
-                }
                 let limit = humantime::format_duration(self.timeout);
-                Err(format!(
-                    "--{flag}: {command:?} did not end within {limit}; it printed: {printed}"
-                ))
+                Err(format!("--{flag} did not end within {limit}; it printed: {printed}"))
             }
+        }
+    }
+}
+
+/// A process group that is killed when this is dropped.
+struct Group(Option<Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            let _ = killpg(group, Signal::SIGKILL);
         }
     }
 }

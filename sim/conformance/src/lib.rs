@@ -19,6 +19,7 @@ mod domain_name;
 pub mod endpoint;
 pub mod expectations;
 pub mod hooks;
+mod interruption;
 mod load;
 mod ordered;
 mod progress;

@@ -21,8 +21,8 @@ use mutant::Fault;
 pub enum Command {
     /// Serve on DIR/NAME.sock until SIGTERM.
     Serve(Instance),
-    /// Serve in the background; the log is DIR/NAME.log.
-    Start(Instance),
+    /// Serve in the background, and wait until it listens; the log is DIR/NAME.log.
+    Start(Start),
     /// SIGTERM, and wait for the end.
     Stop(Instance),
     /// SIGKILL, and wait for the end.
@@ -60,6 +60,17 @@ pub struct Instance {
     pub lifeline: Option<PathBuf>,
 }
 
+/// A plugin process that is to begin.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Start {
+    /// Which.
+    #[command(flatten)]
+    pub instance: Instance,
+    /// Do not wait, whatever becomes of it.
+    #[arg(long, hide = true)]
+    pub at_once: bool,
+}
+
 /// A keyring.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Keys {
@@ -72,7 +83,7 @@ pub struct Keys {
 pub async fn run(command: Command) -> Result<String, String> {
     match command {
         Command::Serve(instance) => server::run(instance).await.map(|()| String::new()),
-        Command::Start(instance) => control::start(&instance),
+        Command::Start(start) => control::start(&start).await,
         Command::Stop(instance) => control::end(&instance, nix::sys::signal::Signal::SIGTERM).await,
         Command::Kill(instance) => control::end(&instance, nix::sys::signal::Signal::SIGKILL).await,
         Command::Log(instance) => control::log(&instance),

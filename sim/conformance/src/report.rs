@@ -33,6 +33,12 @@ pub struct Report {
     pub duration_ms: u64,
     /// Whether a SHOULD that failed counts.
     pub strict: bool,
+    /// What the caller wanted to be run.
+    #[serde(default)]
+    pub selection: Selection,
+    /// The checks that were selected, but for `--skip`; they are not among `checks`.
+    #[serde(default)]
+    pub skipped: Vec<String>,
     /// Sums.
     pub profiles: BTreeMap<Profile, ProfileReport>,
     /// The checks, in the catalogue's order.
@@ -41,6 +47,34 @@ pub struct Report {
     pub expectations: Expectations,
     /// What kept the run from its end, or its verdict from being one.
     pub troubles: Vec<String>,
+}
+
+/// What was selected; either list may be empty.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Selection {
+    /// Profiles, in the order in which they run.
+    pub profiles: Vec<Profile>,
+    /// The ids that `--run` named, instead of profiles.
+    pub run: Vec<String>,
+}
+
+impl Selection {
+    /// In words: what was selected and, of the profiles, what was not.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        if !self.run.is_empty() {
+            return "only the checks that --run names were selected".to_owned();
+        }
+        let others: Vec<&str> = Profile::ALL
+            .into_iter()
+            .filter(|profile| !self.profiles.contains(profile))
+            .map(Profile::name)
+            .collect();
+        if others.is_empty() {
+            return "every profile was selected".to_owned();
+        }
+        format!("profiles not selected: {}", others.join(", "))
+    }
 }
 
 /// What the caller says of the plugin.
@@ -74,6 +108,9 @@ pub struct Counts {
     pub passed: usize,
     /// Failed, known failures among them.
     pub failed: usize,
+    /// Of those that failed, the known failures.
+    #[serde(default)]
+    pub known: usize,
     /// Not judged, errors of the engine among them.
     pub not_run: usize,
 }
@@ -150,15 +187,25 @@ impl Report {
             match check.verdict {
                 Verdict::Passed => counts.passed += 1,
                 Verdict::NotRun | Verdict::EngineError => counts.not_run += 1,
-                _ => counts.failed += 1,
+                _ => {
+                    counts.failed += 1;
+                    counts.known += usize::from(check.known_failing.is_some());
+                }
             }
         }
     }
 
-    /// How many checks ended with this verdict.
+    /// How many checks ended with this verdict, and were not known to.
     #[must_use]
     pub fn count(&self, verdict: Verdict) -> usize {
-        self.checks.iter().filter(|check| check.verdict == verdict).count()
+        let counted = |check: &&CheckReport| check.known_failing.is_none();
+        self.checks.iter().filter(counted).filter(|check| check.verdict == verdict).count()
+    }
+
+    /// How many checks failed as they are known to.
+    #[must_use]
+    pub fn known(&self) -> usize {
+        self.checks.iter().filter(|check| check.known_failing.is_some()).count()
     }
 
     /// How the run ended.
@@ -185,16 +232,36 @@ impl Report {
 
     /// The exit in a sentence.
     #[must_use]
-    pub fn conclusion(&self) -> &'static str {
-        match self.exit() {
-            Exit::Conformant => "conformant: every selected MUST passed",
+    pub fn conclusion(&self) -> String {
+        let conclusion = match self.exit() {
+            Exit::Conformant => return self.conformant(),
             Exit::Failed if self.checks.iter().any(|check| check.counts(self.strict)) => {
                 "NOT conformant"
             }
             Exit::Failed => "a known failure passes now: take it off the list",
             Exit::Usage => "usage",
             Exit::Inconclusive => "inconclusive: not everything that was selected could be judged",
+        };
+        conclusion.to_owned()
+    }
+
+    /// Conformant, but for what would count if it were not excused.
+    fn conformant(&self) -> String {
+        let excused = |check: &&CheckReport| {
+            let unexcused = CheckReport { known_failing: None, ..(*check).clone() };
+            check.known_failing.is_some() && unexcused.counts(self.strict)
+        };
+        let known = self.checks.iter().filter(excused).count();
+        let buts: Vec<String> =
+            [(known, "known failures"), (self.skipped.len(), "checks that were skipped")]
+                .into_iter()
+                .filter(|(count, _)| *count > 0)
+                .map(|(count, what)| format!("{count} {what}"))
+                .collect();
+        if buts.is_empty() {
+            return "conformant: every selected MUST passed".to_owned();
         }
+        format!("conformant but for {}", buts.join(" and "))
     }
 }
 
@@ -219,7 +286,7 @@ pub(crate) mod tests {
             (
                 "rotation.key-id-changes",
                 Verdict::EngineError,
-                Some("--on-rotate: \"x\" ended with 1"),
+                Some("--on-rotate ended with exit status: 1"),
             ),
         ]
         .into_iter()
@@ -228,7 +295,8 @@ pub(crate) mod tests {
         })
         .collect();
         checks[0].duration_ms = 12;
-        checks[0].evidence = vec!["SETTINGS came".to_owned()];
+        checks[0].evidence =
+            vec!["SETTINGS came".to_owned(), "![`x`](https://evil.example) @all \\| |".to_owned()];
         checks[3].known_failing = Some("mended in 2.0".to_owned());
         let mut report = Report {
             schema: SCHEMA.to_owned(),
@@ -244,6 +312,11 @@ pub(crate) mod tests {
             started: "2026-01-02T03:04:05Z".to_owned(),
             duration_ms: 3456,
             strict: false,
+            selection: Selection {
+                profiles: vec![Profile::Core, Profile::Limits, Profile::Rotation],
+                run: vec![],
+            },
+            skipped: vec!["status.key-id-stable".to_owned()],
             profiles: BTreeMap::new(),
             checks,
             expectations: Expectations {
@@ -261,6 +334,7 @@ pub(crate) mod tests {
     pub(crate) fn of(verdicts: &[(&str, Verdict)]) -> Report {
         let mut report = example();
         report.troubles.clear();
+        report.skipped.clear();
         report.expectations = Expectations::default();
         report.checks = verdicts
             .iter()
@@ -295,5 +369,27 @@ pub(crate) mod tests {
         assert_eq!(strict.exit(), Exit::Failed);
         strict.troubles.push("x".to_owned());
         assert_eq!(strict.exit(), Exit::Inconclusive);
+    }
+    #[test]
+    fn what_was_excused_is_part_of_the_conclusion() {
+        let mut report = of(&[
+            ("status.version", Verdict::MustFailed),
+            ("status.version-v2", Verdict::ShouldFailed),
+        ]);
+        assert_eq!(report.conclusion(), "NOT conformant");
+        for check in &mut report.checks {
+            check.known_failing = Some("x".to_owned());
+        }
+        report.sum_up();
+        assert_eq!(report.conclusion(), "conformant but for 1 known failures");
+        assert_eq!(report.count(Verdict::MustFailed), 0);
+        let must = report.profiles[&Profile::Core].must;
+        assert_eq!((must.failed, must.known), (1, 1));
+        report.strict = true;
+        report.skipped.push("status.healthz-ok".to_owned());
+        assert_eq!(
+            report.conclusion(),
+            "conformant but for 2 known failures and 1 checks that were skipped"
+        );
     }
 }

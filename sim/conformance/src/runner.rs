@@ -7,14 +7,15 @@ use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use crate::catalogue;
 use crate::check::{Check, Level, Stop};
 use crate::context::{Context, Settings};
 use crate::expectations::{self, KnownFailing};
+use crate::interruption::Interruption;
 use crate::progress::Progress;
-use crate::report::{CheckReport, Implementation, Report, SCHEMA};
+use crate::report::{CheckReport, Implementation, Report, SCHEMA, Selection};
 use crate::verdict::Verdict;
 
 /// What to run, and how.
@@ -22,6 +23,10 @@ use crate::verdict::Verdict;
 pub struct Plan {
     /// Not empty.
     pub checks: Vec<&'static Check>,
+    /// Copied into the report.
+    pub selection: Selection,
+    /// Copied into the report.
+    pub skipped: Vec<String>,
     /// Where, and with what limits.
     pub settings: Settings,
     /// Copied into the report.
@@ -36,17 +41,16 @@ pub struct Plan {
     pub seed: u64,
     /// How many gentle checks at a time.
     pub jobs: usize,
-    /// For the whole run.
-    pub deadline: Duration,
     /// No progress on the terminal.
     pub quiet: bool,
 }
 
-/// Runs the plan. Gentle checks first, in random order; then one profile after the other, their checks
-/// in random order, one at a time.
-pub async fn run(plan: Plan) -> Report {
+/// Runs the plan, to its end or until it is interrupted. Gentle checks first, in random order; then one
+/// profile after the other, their checks in random order, one at a time.
+///
+/// What hooks did to the KMS and the plugin is undone, however it ends.
+pub async fn run(plan: Plan, end: Interruption) -> Report {
     let begin = Instant::now();
-    let deadline = begin + plan.deadline;
     let settings = Arc::new(plan.settings.clone());
     let mut report = blank(&plan);
     if let Some(trouble) = unreachable(&settings).await {
@@ -57,10 +61,8 @@ pub async fn run(plan: Plan) -> Report {
             .collect();
         report.troubles.push(trouble);
     } else {
-        report.checks = carry_out(&plan, &settings, deadline).await;
-        if Instant::now() >= deadline {
-            report.troubles.push(format!("the deadline of {:?} passed", plan.deadline));
-        }
+        (report.checks, report.troubles) = carry_out(&plan, &settings, &end).await;
+        report.troubles.extend(end.why());
     }
     let place: BTreeMap<&str, usize> =
         catalogue::all().enumerate().map(|(place, check)| (check.id, place)).collect();
@@ -82,6 +84,8 @@ fn blank(plan: &Plan) -> Report {
         started: now(),
         duration_ms: 0,
         strict: plan.strict,
+        selection: plan.selection.clone(),
+        skipped: plan.skipped.clone(),
         profiles: BTreeMap::new(),
         checks: Vec::new(),
         expectations: expectations::Expectations::default(),
@@ -109,7 +113,12 @@ async fn unreachable(settings: &Settings) -> Option<String> {
     None
 }
 
-async fn carry_out(plan: &Plan, settings: &Arc<Settings>, deadline: Instant) -> Vec<CheckReport> {
+/// The checks' ends, and what could not be undone; after that nothing more is run.
+async fn carry_out(
+    plan: &Plan,
+    settings: &Arc<Settings>,
+    end: &Interruption,
+) -> (Vec<CheckReport>, Vec<String>) {
     let mut random = fastrand::Rng::with_seed(plan.seed);
     // By catalogue, not by selection: a check has the same inputs whatever else is run.
     let seeds: BTreeMap<&str, u64> =
@@ -123,39 +132,47 @@ async fn carry_out(plan: &Plan, settings: &Arc<Settings>, deadline: Instant) -> 
     let progress = Arc::new(Progress::new(plan.quiet, plan.checks.len()));
     let start = |check: &'static Check| {
         let context = Context::new(Arc::clone(settings), seeds[check.id]);
-        one(check, context, deadline, Arc::clone(&progress))
+        one(check, context, end.clone(), Arc::clone(&progress))
     };
     let turns = Arc::new(Semaphore::new(plan.jobs.max(1)));
     let mut running = JoinSet::new();
     for check in gentle {
-        let (turns, check) = (Arc::clone(&turns), start(check));
+        // Before it is spawned: tasks begin in any order. It is never closed.
+        let turn = Arc::clone(&turns).acquire_owned().await;
+        let check = start(check);
         running.spawn(async move {
-            // Never closed.
-            let _turn = turns.acquire_owned().await;
+            let _turn = turn;
             check.await
         });
     }
     let mut reports = running.join_all().await;
+    let mut troubles: Vec<String> = Vec::new();
     for check in others {
-        reports.push(start(check).await);
+        if let Some(trouble) = troubles.first() {
+            progress.ends(check.id);
+            reports.push(CheckReport::new(check, Verdict::NotRun, Some(trouble.clone())));
+            continue;
+        }
+        let mut report = start(check).await;
+        match settings.hooks.undo().await {
+            Ok(undone) => report.evidence.extend(undone),
+            Err(trouble) => troubles.push(trouble),
+        }
+        reports.push(report);
     }
-    reports
+    (reports, troubles)
 }
 
-/// Carries out one check.
+/// Carries out one check; it is cut off when the run is.
 async fn one(
     check: &'static Check,
     context: Context,
-    deadline: Instant,
+    mut end: Interruption,
     progress: Arc<Progress>,
 ) -> CheckReport {
-    if let Some(why) = lacks(check, context.settings()) {
+    if let Some(why) = lacks(check, context.settings()).or_else(|| end.why()) {
         progress.ends(check.id);
         return CheckReport::new(check, Verdict::NotRun, Some(why));
-    }
-    if Instant::now() >= deadline {
-        progress.ends(check.id);
-        return CheckReport::new(check, Verdict::NotRun, Some("the deadline passed".to_owned()));
     }
     progress.begins(check.id);
     let begin = Instant::now();
@@ -163,18 +180,26 @@ async fn one(
     let shared = Arc::clone(&context);
     // A task of its own: if the check itself panics, the others go on.
     let mut task = tokio::spawn(async move { (check.run)(&shared).await });
-    let (verdict, reason) = match timeout_at(deadline, &mut task).await {
+    let ended = tokio::select! {
+        biased;
+        ended = &mut task => Ok(ended),
+        why = end.reached() => Err(why),
+    };
+    let (verdict, reason) = match ended {
         Ok(Ok(Ok(()))) => (Verdict::Passed, None),
         Ok(Ok(Err(Stop::NotRun(why)))) => (Verdict::NotRun, Some(why)),
         Ok(Ok(Err(Stop::Broken(why)))) => (Verdict::EngineError, Some(why)),
         Ok(Ok(Err(Stop::Failed(why)))) => (failed(check.level), Some(why)),
         Ok(Err(panicked)) => (Verdict::EngineError, Some(panicked.to_string())),
-        Err(_) => {
+        Err(why) => {
             task.abort();
-            (Verdict::EngineError, Some("the deadline passed".to_owned()))
+            // A hook that it had called has ended then.
+            let _ = task.await;
+            (Verdict::EngineError, Some(why))
         }
     };
     progress.ends(check.id);
+    let reason = reason.map(|why| context.withheld(why));
     let evidence = context.evidence();
     let duration_ms = millis(begin.elapsed());
     CheckReport { duration_ms, evidence, ..CheckReport::new(check, verdict, reason) }

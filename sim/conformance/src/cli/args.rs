@@ -47,7 +47,8 @@ pub(super) struct RunArgs {
     /// The plugin's socket, unix:///run/kms.sock; a second one adds the profile replicas.
     #[arg(long, value_name = "URL", required_unless_present_any = ["list", "explain", "catalogue"])]
     pub(super) endpoint: Vec<Endpoint>,
-    /// Profiles to run, separated by commas [default: core,limits,concurrency].
+    /// Profiles to run, separated by commas [default: core,limits,concurrency, and those whose hooks are
+    /// given].
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub(super) profile: Vec<Profile>,
     /// SHOULDs count as MUSTs do.
@@ -56,7 +57,7 @@ pub(super) struct RunArgs {
     /// For one call; that of your EncryptionConfiguration.
     #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = humantime::parse_duration)]
     pub(super) timeout: Duration,
-    /// For the whole run.
+    /// For the whole run; what hooks did is undone after it.
     #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = humantime::parse_duration)]
     pub(super) deadline: Duration,
     #[command(flatten)]
@@ -109,7 +110,9 @@ pub(super) struct RunArgs {
 }
 
 /// Commands for `sh -c`; they have KMS_CONFORMANCE_ENDPOINT (the first) and KMS_CONFORMANCE_ENDPOINTS
-/// (all, separated by spaces) in their environment, and must end with 0.
+/// (all, separated by spaces) in their environment, and must end with 0. What they print is in the report;
+/// they themselves are not. What one of them did is undone by its counterpart, also when the run is cut
+/// off by its deadline, SIGINT, SIGTERM or SIGHUP.
 #[derive(Debug, clap::Args)]
 pub(super) struct HookArgs {
     /// Makes a new key the current one.
@@ -121,16 +124,16 @@ pub(super) struct HookArgs {
     /// Ends the first endpoint's plugin as a service manager does, and waits for its end.
     #[arg(long, value_name = "COMMAND")]
     pub(super) on_stop: Option<String>,
-    /// Starts it; need not wait.
+    /// Starts it, unless it runs; need not wait.
     #[arg(long, value_name = "COMMAND")]
     pub(super) on_start: Option<String>,
     /// Ends it without warning (SIGKILL).
     #[arg(long, value_name = "COMMAND")]
     pub(super) on_kill: Option<String>,
-    /// Takes the KMS away.
+    /// Takes the KMS away; the plugin must go on running, the same process.
     #[arg(long, value_name = "COMMAND")]
     pub(super) on_backend_down: Option<String>,
-    /// Gives it back.
+    /// Gives it back; returns when the KMS serves again. The plugin must go on running.
     #[arg(long, value_name = "COMMAND")]
     pub(super) on_backend_up: Option<String>,
     /// Forbids the plugin to decrypt, and nothing else.
@@ -148,28 +151,32 @@ pub(super) struct HookArgs {
 }
 
 impl HookArgs {
-    pub(super) fn hooks(self, endpoints: &[Endpoint]) -> Hooks {
+    pub(super) fn hooks(&self, endpoints: &[Endpoint]) -> Hooks {
         let all: Vec<String> = endpoints.iter().map(ToString::to_string).collect();
         let environment = [
             ("KMS_CONFORMANCE_ENDPOINT", all.first().cloned().unwrap_or_default()),
             ("KMS_CONFORMANCE_ENDPOINTS", all.join(" ")),
         ]
         .into();
-        let commands: BTreeMap<Hook, String> = [
-            (Hook::Rotate, self.on_rotate),
-            (Hook::RotateBack, self.on_rotate_back),
-            (Hook::Stop, self.on_stop),
-            (Hook::Start, self.on_start),
-            (Hook::Kill, self.on_kill),
-            (Hook::BackendDown, self.on_backend_down),
-            (Hook::BackendUp, self.on_backend_up),
-            (Hook::DenyDecrypt, self.on_deny_decrypt),
-            (Hook::AllowDecrypt, self.on_allow_decrypt),
-            (Hook::PrintLog, self.print_log),
+        Hooks::new(self.commands(), environment, self.hook_timeout)
+    }
+
+    /// The commands that are given.
+    pub(super) fn commands(&self) -> BTreeMap<Hook, String> {
+        [
+            (Hook::Rotate, &self.on_rotate),
+            (Hook::RotateBack, &self.on_rotate_back),
+            (Hook::Stop, &self.on_stop),
+            (Hook::Start, &self.on_start),
+            (Hook::Kill, &self.on_kill),
+            (Hook::BackendDown, &self.on_backend_down),
+            (Hook::BackendUp, &self.on_backend_up),
+            (Hook::DenyDecrypt, &self.on_deny_decrypt),
+            (Hook::AllowDecrypt, &self.on_allow_decrypt),
+            (Hook::PrintLog, &self.print_log),
         ]
         .into_iter()
-        .filter_map(|(hook, command)| Some((hook, command?)))
-        .collect();
-        Hooks::new(commands, environment, self.hook_timeout)
+        .filter_map(|(hook, command)| Some((hook, command.clone()?)))
+        .collect()
     }
 }

@@ -2,17 +2,28 @@
 
 use std::collections::BTreeSet;
 
-use super::args::RunArgs;
+use super::args::{HookArgs, RunArgs};
 use super::{read, warn};
 use crate::catalogue;
 use crate::check::{Check, Profile};
 use crate::context::{Load, Polls, Settings};
 use crate::expectations::{self, KnownFailing};
-use crate::report::Implementation;
+use crate::hooks::Hook;
+use crate::report::{Implementation, Selection};
 use crate::runner::Plan;
 
+/// What the command line selects.
+pub(super) struct Selected {
+    /// In the catalogue's order; never empty.
+    pub(super) checks: Vec<&'static Check>,
+    /// By what.
+    selection: Selection,
+    /// What `--skip` left out.
+    skipped: Vec<String>,
+}
+
 /// What the command line asks for; an error is the caller's.
-pub(super) fn plan(args: RunArgs, checks: Vec<&'static Check>) -> Result<Plan, String> {
+pub(super) fn plan(args: RunArgs, selected: Selected) -> Result<Plan, String> {
     if std::env::var_os("CI").is_some() && !args.skip.is_empty() {
         warn("--skip hides a check from CI; use --known-failing, which says when it is mended");
     }
@@ -40,10 +51,13 @@ pub(super) fn plan(args: RunArgs, checks: Vec<&'static Check>) -> Result<Plan, S
     };
     let reproduce =
         args.reproduce.unwrap_or_else(|| this_command(std::env::args(), args.seed, seed));
-    let (strict, jobs, deadline) = (args.strict, args.jobs, args.deadline);
+    let (strict, jobs) = (args.strict, args.jobs);
+    let Selected { checks, selection, skipped } = selected;
     let quiet = false;
     Ok(Plan {
         checks,
+        selection,
+        skipped,
         settings,
         implementation,
         reproduce,
@@ -51,57 +65,118 @@ pub(super) fn plan(args: RunArgs, checks: Vec<&'static Check>) -> Result<Plan, S
         strict,
         seed,
         jobs,
-        deadline,
         quiet,
     })
 }
 
-/// This command for a shell, with its seed.
+/// This command for a shell, with its seed; without the hooks' commands, which may have secrets in them.
 fn this_command(args: impl Iterator<Item = String>, given: Option<u64>, seed: u64) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@+".contains(c);
-    let quoted = |arg: String| {
+    let quoted = |arg: &str| {
         if !arg.is_empty() && arg.chars().all(plain) {
-            arg
+            arg.to_owned()
         } else {
             format!("'{}'", arg.replace('\'', r"'\''"))
         }
     };
-    let mut command: Vec<String> = args.skip(1).map(quoted).collect();
-    command.insert(0, "kms-conformance".to_owned());
+    let is_hook = |flag: &str| flag.starts_with("--on-") || flag == "--print-log";
+    let mut command = vec!["kms-conformance".to_owned()];
+    let mut args = args.skip(1);
+    while let Some(arg) = args.next() {
+        match arg.split_once('=') {
+            Some((flag, _)) if is_hook(flag) => command.push(format!("{flag} '…'")),
+            _ if is_hook(&arg) => {
+                args.next();
+                command.push(format!("{arg} '…'"));
+            }
+            _ => command.push(quoted(&arg)),
+        }
+    }
     if given.is_none() {
         command.push(format!("--seed {seed}"));
     }
     command.join(" ")
 }
 
-/// The checks that the command line selects, in the catalogue's order; never none.
-pub(super) fn select(args: &RunArgs) -> Result<Vec<&'static Check>, String> {
+/// What the command line selects; never nothing.
+pub(super) fn select(args: &RunArgs) -> Result<Selected, String> {
     for id in args.run.iter().chain(&args.skip) {
         known(id)?;
     }
-    let mut profiles: BTreeSet<Profile> = args.profile.iter().copied().collect();
-    if profiles.is_empty() {
-        profiles.extend([Profile::Core, Profile::Limits, Profile::Concurrency]);
-        if args.list && args.endpoint.is_empty() {
-            profiles.extend(Profile::ALL);
-        } else if args.endpoint.len() > 1 {
-            profiles.insert(Profile::Replicas);
-        }
-    }
+    let profiles = profiles(args)?;
     let wanted = |check: &&Check| {
-        let id = check.id.to_owned();
-        let named = if args.run.is_empty() {
+        if args.run.is_empty() {
             profiles.contains(&check.profile)
         } else {
-            args.run.contains(&id)
-        };
-        named && !args.skip.contains(&id)
+            args.run.iter().any(|id| id == check.id)
+        }
     };
-    let checks: Vec<_> = catalogue::all().filter(wanted).collect();
+    let (skipped, checks): (Vec<_>, Vec<_>) = catalogue::all()
+        .filter(wanted)
+        .partition(|check| args.skip.iter().any(|id| id == check.id));
     if checks.is_empty() {
         return Err("no check is left to run: look at --profile, --run and --skip".to_owned());
     }
-    Ok(checks)
+    let selection = if args.run.is_empty() {
+        Selection { profiles: profiles.into_iter().collect(), run: Vec::new() }
+    } else {
+        Selection { profiles: Vec::new(), run: args.run.clone() }
+    };
+    let skipped = skipped.into_iter().map(|check| check.id.to_owned()).collect();
+    Ok(Selected { checks, selection, skipped })
+}
+
+/// The profiles that are named; otherwise those that need nothing, and those whose means are given.
+fn profiles(args: &RunArgs) -> Result<BTreeSet<Profile>, String> {
+    let mut profiles: BTreeSet<Profile> = args.profile.iter().copied().collect();
+    if !profiles.is_empty() {
+        if args.run.is_empty() {
+            useful(&args.hooks, &profiles)?;
+        }
+        return Ok(profiles);
+    }
+    profiles.extend([Profile::Core, Profile::Limits, Profile::Concurrency]);
+    if args.list && args.endpoint.is_empty() {
+        profiles.extend(Profile::ALL);
+    }
+    let hooks = args.hooks.commands();
+    profiles.extend(hooks.keys().flat_map(|hook| callers(*hook)));
+    match args.endpoint.len() {
+        0 => {}
+        1 => {
+            profiles.remove(&Profile::Replicas);
+        }
+        _ => {
+            profiles.insert(Profile::Replicas);
+        }
+    }
+    Ok(profiles)
+}
+
+/// That each hook is called by one of the profiles.
+fn useful(hooks: &HookArgs, profiles: &BTreeSet<Profile>) -> Result<(), String> {
+    let names = |profiles: &BTreeSet<Profile>| {
+        profiles.iter().map(|profile| profile.name()).collect::<Vec<_>>().join(", ")
+    };
+    for hook in hooks.commands().into_keys() {
+        let callers = callers(hook);
+        if callers.is_disjoint(profiles) {
+            return Err(format!(
+                "--{} is of no use to the profiles {}; it is for {}: name that, too, or leave the \
+                 hook out",
+                hook.flag(),
+                names(profiles),
+                names(&callers)
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The profiles in which a hook is called.
+fn callers(hook: Hook) -> BTreeSet<Profile> {
+    let calls = catalogue::all().filter(|check| check.hooks.contains(&hook));
+    calls.map(|check| check.profile).collect()
 }
 
 /// The check with this id.
@@ -115,11 +190,15 @@ mod tests {
 
     #[test]
     fn the_command_can_be_given_to_a_shell_again() {
-        let args = ["/x/kms-conformance", "--endpoint", "unix:///a", "--on-stop", "kill 'it'", ""];
+        let mut args = vec!["/x/kms-conformance", "--endpoint", "unix:///a"];
+        args.extend(["--implementation", "it's", "--on-stop", "kill 'it'"]);
+        args.extend(["--print-log=TOKEN=x log", ""]);
         let args = || args.iter().map(|arg| (*arg).to_owned());
         assert_eq!(
             this_command(args(), None, 7),
-            r"kms-conformance --endpoint unix:///a --on-stop 'kill '\''it'\''' '' --seed 7"
+            r"kms-conformance --endpoint unix:///a --implementation 'it'\''s' --on-stop '…' "
+                .to_owned()
+                + "--print-log '…' '' --seed 7"
         );
         assert!(!this_command(args(), Some(7), 7).contains("--seed"));
     }

@@ -1,6 +1,7 @@
 //! Starts and ends plugin processes: what a service manager does.
 
 use std::fs::{self, File};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -8,10 +9,11 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tokio::time::Instant;
 
-use super::Instance;
+use super::{Instance, Start};
 
-/// How long a process may take to end.
+/// How long a process may take to listen, or to end.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Instance {
@@ -21,8 +23,9 @@ impl Instance {
     }
 }
 
-/// Serves in the background, and writes the process id down.
-pub(super) fn start(instance: &Instance) -> Result<String, String> {
+/// Serves in the background, writes the process id down, and waits until the socket can be connected to.
+pub(super) async fn start(start: &Start) -> Result<String, String> {
+    let instance = &start.instance;
     let trouble = |error: std::io::Error| format!("cannot start {}: {error}", instance.name);
     let log = File::options().create(true).append(true).open(instance.path("log"));
     let log = log.map_err(trouble)?;
@@ -34,7 +37,7 @@ pub(super) fn start(instance: &Instance) -> Result<String, String> {
     if let Some(lifeline) = &instance.lifeline {
         command.arg("--lifeline").arg(lifeline);
     }
-    let child = command
+    let mut child = command
         .stdin(Stdio::null())
         .stdout(log.try_clone().map_err(trouble)?)
         .stderr(log)
@@ -42,6 +45,21 @@ pub(super) fn start(instance: &Instance) -> Result<String, String> {
         .spawn()
         .map_err(trouble)?;
     fs::write(instance.path("pid"), child.id().to_string()).map_err(trouble)?;
+    let begin = Instant::now();
+    while !start.at_once && UnixStream::connect(instance.path("sock")).is_err() {
+        let log = instance.path("log");
+        if let Some(status) = child.try_wait().map_err(trouble)? {
+            return Err(format!("{} ended with {status}; see {}", instance.name, log.display()));
+        }
+        if begin.elapsed() > PATIENCE {
+            let name = &instance.name;
+            return Err(format!(
+                "{name} does not listen after {PATIENCE:?}; see {}",
+                log.display()
+            ));
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     Ok(String::new())
 }
 

@@ -8,18 +8,20 @@ use super::title;
 use crate::report::{CheckReport, Report};
 use crate::verdict::Verdict;
 
-/// A suite for each profile, a case for each check. What was not run, is known to fail, or is only a
-/// measurement is skipped, with a message; never passed.
+/// A suite for each profile, a case for each check, and a suite for what was selected. What was not run,
+/// was left out, is known to fail, does not count, or is only a measurement is skipped, with a message;
+/// never passed.
 pub(super) fn write(report: &Report) -> Result<String, String> {
     let mut junit = quick_junit::Report::new(format!("kms-conformance of {}", title(report)));
     junit.set_time(Duration::from_millis(report.duration_ms));
     for profile in report.profiles.keys() {
         let mut suite = TestSuite::new(profile.name());
         for check in report.checks.iter().filter(|check| check.profile == *profile) {
-            suite.add_test_case(case(check));
+            suite.add_test_case(case(check, report.strict));
         }
         junit.add_test_suite(suite);
     }
+    junit.add_test_suite(selection(report));
     if !report.troubles.is_empty() || !report.expectations.stale.is_empty() {
         junit.add_test_suite(run(report));
     }
@@ -27,7 +29,7 @@ pub(super) fn write(report: &Report) -> Result<String, String> {
     Ok(xml.trim_end().to_owned() + "\n")
 }
 
-fn case(check: &CheckReport) -> TestCase {
+fn case(check: &CheckReport, strict: bool) -> TestCase {
     let reason = check.reason.clone().unwrap_or_default();
     let skipped = |message: String| {
         let mut status = TestCaseStatus::skipped();
@@ -47,6 +49,9 @@ fn case(check: &CheckReport) -> TestCase {
         (Verdict::InfoFailed, _) => skipped(format!("no measurement: {reason}")),
         (Verdict::EngineError, _) => unlike(NonSuccessKind::Error),
         (_, Some(known)) => skipped(format!("known to fail ({known}): {reason}")),
+        (Verdict::ShouldFailed, None) if !strict => {
+            skipped(format!("SHOULD, which counts with --strict: {reason}"))
+        }
         (_, None) => unlike(NonSuccessKind::Failure),
     };
     let mut case = TestCase::new(&check.id, status);
@@ -56,6 +61,20 @@ fn case(check: &CheckReport) -> TestCase {
         case.set_system_out(check.evidence.join("\n"));
     }
     case
+}
+
+/// What was selected, and what was left out of it.
+fn selection(report: &Report) -> TestSuite {
+    let mut suite = TestSuite::new("selection");
+    let profiles: Vec<&str> = report.selection.profiles.iter().map(|p| p.name()).collect();
+    suite.add_property(("profiles", profiles.join(",").as_str()));
+    suite.add_property(("run", report.selection.run.join(",").as_str()));
+    for id in &report.skipped {
+        let mut status = TestCaseStatus::skipped();
+        status.set_message("left out by --skip");
+        suite.add_test_case(TestCase::new(id, status));
+    }
+    suite
 }
 
 /// What concerns the run as a whole.

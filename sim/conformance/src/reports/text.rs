@@ -40,6 +40,10 @@ pub(super) fn write(report: &Report) -> String {
         }
     }
     text.push('\n');
+    let _ = writeln!(text, "{}", report.selection.describe());
+    if !report.skipped.is_empty() {
+        let _ = writeln!(text, "skipped: {}", report.skipped.join(", "));
+    }
     for trouble in &report.troubles {
         let _ = writeln!(text, "trouble: {trouble}");
     }
@@ -49,12 +53,14 @@ pub(super) fn write(report: &Report) -> String {
     let count = |verdict| report.count(verdict);
     let _ = writeln!(
         text,
-        "{} checks: {} passed, {} MUST failed, {} SHOULD failed, {} INFO failed, {} not run, {} errors",
+        "{} checks: {} passed, {} MUST failed, {} SHOULD failed, {} INFO failed, {} known failures, \
+         {} not run, {} errors",
         report.checks.len(),
         count(Verdict::Passed),
         count(Verdict::MustFailed),
         count(Verdict::ShouldFailed),
         count(Verdict::InfoFailed),
+        report.known(),
         count(Verdict::NotRun),
         count(Verdict::EngineError),
     );

@@ -11,12 +11,14 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 use crate::catalogue;
+use crate::check::Profile;
 use crate::client::{Client, describe};
 use crate::context::{Load, Polls, Settings};
 use crate::endpoint::Endpoint;
 use crate::hooks::{Hook, Hooks};
+use crate::interruption::Interruption;
 use crate::reference::mutant::Fault;
-use crate::report::{Implementation, Report};
+use crate::report::{Implementation, Report, Selection};
 use crate::runner::{self, Plan};
 
 /// Long for a reference plugin, short for those who wait; the mutants that are slow are chosen around
@@ -98,7 +100,8 @@ impl Stage {
             let _ = write!(command, " --name {name}");
         }
         if action == "start" {
-            let _ = write!(command, " --lifeline {}", quoted(&self.path("lifeline")));
+            // Some mutants do not come up, which is for a check to find out.
+            let _ = write!(command, " --at-once --lifeline {}", quoted(&self.path("lifeline")));
             if let Some(fault) = self.fault {
                 let _ = write!(command, " --mutant {}", fault.name());
             }
@@ -135,8 +138,10 @@ impl Stage {
             load: if full { Load::default() } else { light },
             hooks: self.hooks(),
         };
-        runner::run(Plan {
+        let plan = Plan {
             checks: catalogue::all().collect(),
+            selection: Selection { profiles: Profile::ALL.to_vec(), run: Vec::new() },
+            skipped: Vec::new(),
             settings,
             implementation: Implementation::default(),
             reproduce: String::new(),
@@ -144,10 +149,9 @@ impl Stage {
             strict: true,
             seed,
             jobs: 1,
-            deadline: Duration::from_secs(600),
             quiet: true,
-        })
-        .await
+        };
+        runner::run(plan, Interruption::after(Duration::from_secs(600))).await
     }
 }
 

@@ -9,7 +9,11 @@ fn the_reference_conforms_and_ends_with_0() {
     assert_eq!(ended.code, 0, "{ended:?}");
     assert!(ended.said.contains("seed 5"), "{}", ended.said);
     assert!(ended.said.contains("conformant: every selected MUST passed (exit 0)"));
-    assert!(ended.said.contains("0 MUST failed, 0 SHOULD failed, 0 INFO failed, 0 not run"));
+    assert!(
+        ended
+            .said
+            .contains("0 MUST failed, 0 SHOULD failed, 0 INFO failed, 0 known failures, 0 not run")
+    );
     assert_eq!(ended.complained, "", "no progress where nobody looks");
 }
 
@@ -63,12 +67,26 @@ fn what_is_asked_wrongly_ends_with_2() {
 }
 
 #[test]
-fn a_report_that_cannot_be_written_ends_with_2_after_the_others() {
+fn a_report_that_cannot_be_written_ends_with_2_before_anything_is_run() {
     let stage = Stage::reference(None);
-    let ended = stage.check(&["--run", "status.version", "--report", "json:/nowhere/at/all"]);
+    let kept = stage.file("kept.json", "an earlier report");
+    let reports = ["--report", &kept, "--report", "json:/nowhere/at/all"];
+    let ended = stage.check(&[&["--run", "status.version"], &reports[..]].concat());
     assert_eq!(ended.code, 2, "{ended:?}");
     assert!(ended.complained.contains("cannot write the report to /nowhere/at/all"));
-    assert!(ended.said.contains("status.version"), "{}", ended.said);
+    assert_eq!(ended.said, "");
+    assert_eq!(stage.read("kept.json"), "an earlier report");
+}
+
+#[test]
+fn a_report_that_is_not_written_in_the_end_does_not_hide_a_failure() {
+    for (mutant, code) in [(None, 2), (Some("version-v1"), 1)] {
+        let stage = Stage::reference(mutant);
+        let ended = stage.check(&["--run", "status.version", "--report", "json:/dev/full"]);
+        assert_eq!(ended.code, code, "{ended:?}");
+        assert!(ended.complained.contains("cannot write the report to /dev/full"));
+        assert!(ended.said.contains("status.version"), "{}", ended.said);
+    }
 }
 
 #[test]

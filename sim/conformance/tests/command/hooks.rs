@@ -58,3 +58,28 @@ fn a_hook_that_fails_is_an_error_and_no_failure() {
         assert!(ended.said.contains("1 passed"), "{}", ended.said);
     }
 }
+
+#[test]
+fn a_command_stays_out_of_the_reports() {
+    let stage = Stage::reference(None);
+    let report = format!("json:{}", stage.path("out.json").display());
+    let endpoint = format!("unix://{}", stage.path("a.sock").display());
+    for hook in
+        [["--on-rotate", "TOKEN=s3cr3t exit 4"].as_slice(), &["--on-rotate=TOKEN=s3cr3t exit 4"]]
+    {
+        let args = ["--run", "rotation.key-id-changes", "--report", &report, "--on-stop", "s3cr3t"];
+        let ended = crate::stage::run(&[&["--endpoint", &endpoint], &args[..], hook].concat());
+        assert_eq!(ended.code, 3, "{ended:?}");
+        assert!(!ended.said.contains("s3cr3t"), "{}", ended.said);
+        let json = stage.read("out.json");
+        assert!(!json.contains("s3cr3t") && json.contains("--on-stop '…'"), "{json}");
+    }
+}
+
+#[test]
+fn help_says_what_a_hook_must_have_done_when_it_ends() {
+    let help = crate::stage::run(&["--help"]).said;
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(help.contains("returns when the KMS serves again"), "{help}");
+    assert!(help.contains("the plugin must go on running"), "{help}");
+}

@@ -43,3 +43,27 @@ fn two_reports_are_compared() {
     assert_eq!(run(&["diff", &paths[1], &paths[0]]).code, 0);
     assert!(run(&["diff", &paths[0], &paths[0]]).said.contains("no check ended differently"));
 }
+
+#[test]
+fn a_report_of_another_form_is_not_compared() {
+    let stage = Stage::reference(None);
+    let path = stage.path("out.json").display().to_string();
+    stage.check(&["--run", "status.version", "--report", &path]);
+    let other = stage.read("out.json").replace("kms-conformance/1", "kms-conformance/2");
+    let other = stage.file("other.json", &other);
+    let ended = run(&["diff", &path, &other]);
+    assert_eq!(ended.code, 2, "{ended:?}");
+    assert!(ended.complained.contains("other.json: its schema is \"kms-conformance/2\""));
+}
+
+#[test]
+fn a_should_that_does_not_count_is_no_failure_for_a_ci_server() {
+    let stage = Stage::reference(Some("version-v2beta1"));
+    let path = stage.path("out.xml").display().to_string();
+    let args = ["--run", "status.version-v2", "status.version", "--report", &path];
+    assert_eq!(stage.check(&args).code, 0);
+    let xml = stage.read("out.xml");
+    assert!(!xml.contains("<failure") && xml.contains("<skipped message=\"SHOULD"), "{xml}");
+    assert_eq!(stage.check(&[&["--strict"], &args[..]].concat()).code, 1);
+    assert!(stage.read("out.xml").contains("<failure"), "{}", stage.read("out.xml"));
+}
