@@ -41,26 +41,50 @@ pub struct Args {
 struct Caught {
     mutant: &'static Mutant,
     /// What is wrong; none if it turned its check and its blast radius red, and nothing else.
-    fault: Option<String>,
+    wrong: Option<Wrong>,
     /// What was wrong the first time, beside many others.
-    first: Option<String>,
+    first: Option<Wrong>,
+    /// The checks that could not be judged.
+    unjudged: Vec<String>,
 }
+
+/// What a mutant's report shows that it should not, or the other way round.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Wrong {
+    /// Its own check did not catch it.
+    missed: bool,
+    /// For people.
+    text: String,
+}
+
+/// How often a mutant that its check missed has to be caught afterwards.
+const AGAIN: usize = 3;
+
+/// How many checks a mutant may keep from being judged: a few begin with what it breaks, and a check that
+/// is not judged cannot be red.
+const UNJUDGED: usize = 8;
 
 impl Caught {
     /// Runs the checks against a mutant.
     async fn by(binary: &Path, mutant: &'static Mutant, seed: u64) -> Self {
-        let fault = match Stage::start(binary, Some(mutant.fault)).await {
-            Ok(stage) => judge(mutant, &stage.run(seed, false).await),
-            Err(error) => Some(error),
+        let report = match Stage::start(binary, Some(mutant.fault)).await {
+            Ok(stage) => stage.run(seed, false).await,
+            Err(text) => {
+                let wrong = Some(Wrong { missed: false, text });
+                return Self { mutant, wrong, first: None, unjudged: Vec::new() };
+            }
         };
-        Self { mutant, fault, first: None }
+        let unjudged = ids(&report, |verdict| verdict == Verdict::NotRun);
+        let unjudged = unjudged.into_iter().map(str::to_owned).collect();
+        Self { mutant, wrong: judge(mutant, &report), first: None, unjudged }
     }
 }
 
 /// Runs it and prints a table; whether all is as it should be.
 ///
-/// On a busy machine a call may take longer than its timeout, whatever the plugin. What is not as
-/// declared is seen again, alone; that counts, and both are shown.
+/// On a busy machine a call may take longer than its timeout, whatever the plugin. What is red though it
+/// should not be is looked at again, alone; that counts, and both are shown. That a check misses its mutant
+/// is no matter of load: then it has to catch it three times out of three.
 pub async fn run(args: Args) -> Result<bool, String> {
     let begin = Instant::now();
     let binary = match args.binary.clone() {
@@ -71,9 +95,12 @@ pub async fn run(args: Args) -> Result<bool, String> {
     let reference = tokio::spawn(reference(binary.clone(), args.seed));
     let mut caught = together(&binary, mutants, &args).await?;
     let mut green = reference.await.map_err(|error| error.to_string())??;
-    for caught in caught.iter_mut().filter(|caught| caught.fault.is_some()) {
-        let first = caught.fault.take();
-        *caught = Caught { first, ..Caught::by(&binary, caught.mutant, args.seed).await };
+    for caught in &mut caught {
+        if let Some(first) = caught.wrong.take() {
+            let alone = async || Caught::by(&binary, caught.mutant, args.seed).await.wrong;
+            caught.wrong = again(&first, alone).await;
+            caught.first = Some(first);
+        }
     }
     if !green.is_green {
         say(&format!("only when it ran alone; before:\n{}", green.text));
@@ -81,7 +108,7 @@ pub async fn run(args: Args) -> Result<bool, String> {
     }
     say(&green.text);
     say(&table::mutants(&caught));
-    let missed = caught.iter().filter(|caught| caught.fault.is_some()).count();
+    let missed = caught.iter().filter(|caught| caught.wrong.is_some()).count();
     say(&format!(
         "\n{} checks; reference {}; {} of {} mutants caught; {:.1} s\n",
         catalogue::all().count(),
@@ -91,6 +118,17 @@ pub async fn run(args: Args) -> Result<bool, String> {
         begin.elapsed().as_secs_f64()
     ));
     Ok(green.is_green && missed == 0)
+}
+
+/// What stays wrong when it is looked at again.
+async fn again(first: &Wrong, alone: impl AsyncFn() -> Option<Wrong>) -> Option<Wrong> {
+    for _ in 0..if first.missed { AGAIN } else { 1 } {
+        let wrong = alone().await;
+        if wrong.is_some() {
+            return wrong;
+        }
+    }
+    None
 }
 
 /// The mutants with these names; without names, all.
@@ -140,19 +178,20 @@ async fn together(
 }
 
 /// What a report shows of a mutant that it should not, or the other way round.
-fn judge(mutant: &Mutant, report: &Report) -> Option<String> {
-    let ids = |wanted: fn(Verdict) -> bool| -> BTreeSet<&str> {
-        let checks = report.checks.iter().filter(|check| wanted(check.verdict));
-        checks.map(|check| check.id.as_str()).collect()
-    };
-    let red = ids(Verdict::is_failure);
-    let broken = ids(|verdict| verdict == Verdict::EngineError);
+fn judge(mutant: &Mutant, report: &Report) -> Option<Wrong> {
+    let red = ids(report, Verdict::is_failure);
+    let broken = ids(report, |verdict| verdict == Verdict::EngineError);
+    let unjudged = ids(report, |verdict| verdict == Verdict::NotRun);
     let mut faults = Vec::new();
-    if !red.contains(mutant.check) {
+    let missed = !red.contains(mutant.check);
+    let wrong = |faults: Vec<String>| {
+        (!faults.is_empty()).then(|| Wrong { missed, text: faults.join("; ") })
+    };
+    if missed {
         faults.push(format!("{} did not catch it", mutant.check));
     }
     let also = match mutant.also {
-        Also::Anything => return (!faults.is_empty()).then(|| faults.join("; ")),
+        Also::Anything => return wrong(faults),
         Also::These(also) | Also::Within(also) => also,
     };
     let allowed: BTreeSet<&str> = also.iter().copied().chain([mutant.check]).collect();
@@ -165,7 +204,17 @@ fn judge(mutant: &Mutant, report: &Report) -> Option<String> {
         );
     }
     faults.extend(broken.iter().map(|id| format!("{id} broke: {}", why(report, id))));
-    (!faults.is_empty()).then(|| faults.join("; "))
+    if unjudged.len() > UNJUDGED {
+        let ids = unjudged.iter().copied().collect::<Vec<_>>().join(", ");
+        faults.push(format!("more than {UNJUDGED} checks were not run: {ids}"));
+    }
+    wrong(faults)
+}
+
+/// The checks that ended like this.
+fn ids(report: &Report, wanted: fn(Verdict) -> bool) -> BTreeSet<&str> {
+    let checks = report.checks.iter().filter(|check| wanted(check.verdict));
+    checks.map(|check| check.id.as_str()).collect()
 }
 
 fn why<'a>(report: &'a Report, id: &str) -> &'a str {
@@ -180,7 +229,7 @@ mod tests {
     use crate::verdict::Verdict::{EngineError, MustFailed, NotRun, Passed, ShouldFailed};
 
     /// `version-v1`: turns `status.version` red, and `status.version-v2`.
-    fn fault(version: Verdict, v2: Verdict, healthz: Verdict) -> Option<String> {
+    fn fault(version: Verdict, v2: Verdict, healthz: Verdict) -> Option<Wrong> {
         let mutant = MUTANTS.iter().find(|mutant| mutant.check == "status.version").unwrap();
         let ids = ["status.version", "status.version-v2", "status.healthz-ok"];
         judge(mutant, &of(&[(ids[0], version), (ids[1], v2), (ids[2], healthz)]))
@@ -198,7 +247,29 @@ mod tests {
             ((MustFailed, ShouldFailed, EngineError), "status.healthz-ok broke"),
         ] {
             let fault = fault(verdicts.0, verdicts.1, verdicts.2).unwrap();
-            assert!(fault.contains(says), "{verdicts:?}: {fault}");
+            assert!(fault.text.contains(says), "{verdicts:?}: {fault:?}");
+            assert_eq!(fault.missed, says.contains("did not catch"), "{verdicts:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_check_that_missed_its_mutant_has_to_catch_it_each_time() {
+        let wrong = |missed| Wrong { missed, text: String::new() };
+        for (first, alone, stays, looks) in [
+            (false, vec![None], None, 1),
+            (false, vec![Some(wrong(true))], Some(wrong(true)), 1),
+            (true, vec![None, None, None], None, 3),
+            (true, vec![None, None, Some(wrong(false))], Some(wrong(false)), 3),
+            (true, vec![Some(wrong(true))], Some(wrong(true)), 1),
+        ] {
+            let left = parking_lot::Mutex::new(alone.into_iter());
+            let looked = std::sync::atomic::AtomicUsize::new(0);
+            let look = async || {
+                looked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                left.lock().next().flatten()
+            };
+            assert_eq!(again(&wrong(first), look).await, stays);
+            assert_eq!(looked.into_inner(), looks);
         }
     }
 }

@@ -29,9 +29,9 @@ pub(super) fn reference(report: &Report) -> Green {
 /// One line a mutant.
 pub(super) fn mutants(caught: &[Caught]) -> String {
     let mut text = String::new();
-    for Caught { mutant, fault, first } in caught {
+    for Caught { mutant, wrong, first, unjudged } in caught {
         let name = mutant.fault.name();
-        let mark = if fault.is_none() { "caught" } else { "MISSED" };
+        let mark = if wrong.is_none() { "caught" } else { "MISSED" };
         let _ = writeln!(text, "{mark}  {name:<30} {:<32} {}", mutant.check, mutant.does);
         match mutant.also {
             Also::Anything => text.push_str("          and whatever else\n"),
@@ -43,11 +43,14 @@ pub(super) fn mutants(caught: &[Caught]) -> String {
                 let _ = writeln!(text, "          and perhaps {}", also.join(", "));
             }
         }
-        if let Some(first) = first {
-            let _ = writeln!(text, "        ? only when it ran alone; before: {first}");
+        if !unjudged.is_empty() {
+            let _ = writeln!(text, "          not run: {}", unjudged.join(", "));
         }
-        if let Some(fault) = fault {
-            let _ = writeln!(text, "        ! {fault}");
+        if let Some(first) = first {
+            let _ = writeln!(text, "        ? only when it ran alone; before: {}", first.text);
+        }
+        if let Some(wrong) = wrong {
+            let _ = writeln!(text, "        ! {}", wrong.text);
         }
     }
     text
