@@ -100,3 +100,33 @@ fn is_there(machine: Machine) -> bool {
 fn enough(machines: &[Machine]) -> bool {
     2 * machines.iter().filter(|machine| is_there(**machine)).count() > SERVERS
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::advance;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_hangs_is_believed_in_until_another_leads() {
+        let random = Stream::of(1, "election");
+        let (mut election, mut machines) = (Election::new(), [Machine::Up; SERVERS]);
+        machines[0] = Machine::Hung;
+        election.changed(0, &machines, &random);
+        assert_eq!(election.leader(), Err(Some(0)));
+        advance(HUNG).await;
+        assert!(election.go_on(&machines, &random).is_some_and(|leader| leader != 0));
+
+        // One of three is not enough.
+        machines[1] = Machine::Killed;
+        election.changed(1, &machines, &random);
+        assert_eq!(election.leader(), Err(None));
+        for _ in 0..10 {
+            advance(AGAIN).await;
+            assert_eq!(election.go_on(&machines, &random), None);
+        }
+        machines[1] = Machine::Up;
+        election.changed(1, &machines, &random);
+        advance(KILLED.1).await;
+        assert!(election.go_on(&machines, &random).is_some());
+    }
+}

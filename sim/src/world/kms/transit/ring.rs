@@ -163,3 +163,57 @@ impl Ring {
         Ok(format!("vault:v{number}:{}", STANDARD.encode(version.mac(input))))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// In the words of OpenBao 2.7.2, asked for the same.
+    #[test]
+    fn it_says_what_the_real_one_says() {
+        let random = Stream::of(1, "ring");
+        let ring = Ring::new(KeyVersion::new(0, 1, &random));
+        let (ciphertext, _) = ring.encrypt(None, b"seed", b"aad", &random).unwrap();
+        assert!(ciphertext.starts_with("vault:v1:"), "{ciphertext}");
+        assert_eq!(ring.decrypt(&ciphertext, b"aad").as_deref(), Ok(&b"seed"[..]));
+        // What the number says is not bound to the rest.
+        let zero = ciphertext.replacen("v1", "v0", 1);
+        assert_eq!(ring.decrypt(&zero, b"aad").as_deref(), Ok(&b"seed"[..]));
+        let rotated = ring.clone().rotated(KeyVersion::new(1, 2, &random));
+        assert_ne!(ring.hmac(None, b"x"), rotated.hmac(None, b"x"));
+        assert_eq!(ring.hmac(None, b"x"), rotated.hmac(Some(1), b"x"));
+        let without_old = rotated.clone().with_old(false);
+        for (outcome, wanted) in [
+            (ring.hmac(Some(2), b"x"), "key version does not exist; latest key version is 1"),
+            (without_old.hmac(Some(1), b"x"), "no such key version"),
+            (
+                without_old.decrypt(&ciphertext, b"aad").map(|_| String::new()),
+                "ciphertext or signature version is disallowed by policy (too old)",
+            ),
+            (
+                ring.decrypt("vault:v9:AAAA", b"").map(|_| String::new()),
+                "invalid ciphertext: version is too new",
+            ),
+            (
+                ring.decrypt("vault:v1:AAAA", b"").map(|_| String::new()),
+                "invalid ciphertext length",
+            ),
+            (
+                ring.decrypt(&ciphertext, b"").map(|_| String::new()),
+                "cipher: message authentication failed",
+            ),
+            (
+                ring.encrypt(Some(5), b"", b"", &random).map(|(text, _)| text),
+                "requested version for encryption is higher than the latest key version",
+            ),
+            (
+                without_old.encrypt(Some(1), b"", b"", &random).map(|(text, _)| text),
+                "no such key version",
+            ),
+        ] {
+            assert_eq!(outcome.unwrap_err(), wanted);
+        }
+        assert!(rotated.holds(0) && !without_old.holds(0) && without_old.holds(1));
+        assert!(!rotated.trimmed().with_old(true).holds(0));
+    }
+}
