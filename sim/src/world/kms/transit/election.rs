@@ -57,6 +57,10 @@ impl Election {
         let now = Instant::now();
         let lost = self.leader == Some(server);
         match machines[server] {
+            // Nobody has noticed that it was away.
+            Machine::Up | Machine::Failing if self.believed == Some(server) && now < self.at => {
+                (self.leader, self.believed) = (Some(server), None);
+            }
             _ if !lost && enough(machines) => {}
             Machine::Up | Machine::Failing if self.leader.is_some() => {}
             Machine::Up | Machine::Failing => self.at = self.at.max(now + AGAIN),
@@ -113,6 +117,11 @@ mod tests {
         machines[0] = Machine::Hung;
         election.changed(0, &machines, &random);
         assert_eq!(election.leader(), Err(Some(0)));
+        advance(HUNG / 2).await;
+        let back = [Machine::Up; SERVERS];
+        election.changed(0, &back, &random);
+        assert_eq!(election.leader(), Ok(0), "it was not missed");
+        election.changed(0, &machines, &random);
         advance(HUNG).await;
         assert!(election.go_on(&machines, &random).is_some_and(|leader| leader != 0));
 
