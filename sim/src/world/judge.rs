@@ -27,7 +27,7 @@ pub enum Invariant {
     S4,
     /// A key_id means one key, and a key has one key_id.
     S5,
-    /// Where the key may be used and the KMS answers, every plugin unwraps.
+    /// Where the key may be used and the KMS answers, every plugin wraps and unwraps.
     S7,
     /// When the KMS cannot be used, Status says so soon.
     S8,
@@ -59,7 +59,7 @@ impl Invariant {
             Self::S3 => "a key_id names the key that wrapped",
             Self::S4 => "Status and Encrypt agree, and never go back",
             Self::S5 => "a key_id means one key, and a key has one key_id",
-            Self::S7 => "every plugin unwraps with a key that may be used",
+            Self::S7 => "every plugin wraps and unwraps with a key that may be used",
             Self::S8 => "an outage of the KMS shows in Status soon",
             Self::S9 => "after a migration the old key is not needed",
             Self::S10 => "what was changed in etcd does not decrypt",
