@@ -110,8 +110,8 @@ impl State {
         if is_leader {
             *applied = end;
         } else if hears && now >= *deaf_until {
-            let heard = self.log.iter().rposition(|(made, _)| *made + *lag <= now).unwrap_or(0);
-            *applied = heard.max(*applied);
+            let arrived = self.log.iter().rposition(|(made, _)| *made + *lag <= now).unwrap_or(0);
+            *applied = arrived.max(*applied);
         }
         &self.log[*applied].1
     }
