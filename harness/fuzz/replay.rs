@@ -1,6 +1,8 @@
 //! What was kept for the fuzz targets holds: everything in `corpus`, which reaches what there is, and in
 //! `regressions`, which once did not hold.
 
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
 #[path = "src/lib.rs"]
 mod targets;
 
@@ -30,8 +32,8 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 
 /// Runs one file; says what is wrong, also of what panics on a thread or a task of its own and is survived
 /// there.
-fn run(target: Target, file: PathBuf, panics: &mpsc::Receiver<String>) -> Option<String> {
-    let bytes = fs::read(&file).unwrap();
+fn run(target: Target, file: &Path, panics: &mpsc::Receiver<String>) -> Option<String> {
+    let bytes = fs::read(file).unwrap();
     let (done, ended) = mpsc::channel();
     thread::spawn(move || {
         let outcome = panic::catch_unwind(|| (target.1)(&bytes));
@@ -57,7 +59,7 @@ fn everything_kept_holds() {
             faults.push(format!("{}: the corpus has {} files", target.0, corpus.len()));
         }
         let kept = corpus.into_iter().chain(files(&folder("regressions").join(target.0)));
-        faults.extend(kept.filter_map(|file| run(target, file, &panics)));
+        faults.extend(kept.filter_map(|file| run(target, &file, &panics)));
     }
     let _ = panic::take_hook();
     assert!(faults.is_empty(), "{}", faults.join("\n"));

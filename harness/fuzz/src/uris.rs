@@ -51,7 +51,9 @@ fn written(uri: &Uri) -> String {
         let Some(value) = value else { continue };
         let before = if before == '?' && out.contains('?') { '&' } else { before };
         write!(out, "{before}{name}=").unwrap();
-        value.iter().for_each(|byte| write!(out, "%{byte:02x}").unwrap());
+        for byte in value {
+            write!(out, "%{byte:02x}").unwrap();
+        }
     }
     out
 }

@@ -8,10 +8,12 @@
 //! A schedule that fails is printed; `shuttle::replay` runs it again.
 
 mod module;
+#[allow(clippy::duplicate_mod, reason = "with other locks, threads and clock")]
 #[path = "pool.rs"]
 mod pool;
 mod queue;
 mod renewal;
+#[allow(clippy::duplicate_mod, reason = "with other locks, threads and clock")]
 #[path = "renewed.rs"]
 mod renewed;
 mod sync;

@@ -100,7 +100,9 @@ fn every_caller_gets_its_own_answer_and_threads_end() {
                 })
             })
             .collect();
-        callers.into_iter().for_each(|caller| caller.join().unwrap());
+        for caller in callers {
+            caller.join().unwrap();
+        }
         assert!(module.most_calls() <= 2, "a thread for each of two calls");
         ends(pool, &module);
     });
@@ -186,7 +188,9 @@ fn a_hung_call_is_replaced_once() {
                 thread::spawn(move || assert_eq!(call(&pool, LONG, move |_| number), Ok(number)))
             })
             .collect();
-        callers.into_iter().for_each(|caller| caller.join().unwrap());
+        for caller in callers {
+            caller.join().unwrap();
+        }
         assert!(
             module.workers.load(Ordering::SeqCst) <= 2,
             "the lost thread, and one in its place"

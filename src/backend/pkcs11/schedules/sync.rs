@@ -99,12 +99,18 @@ pub(super) fn pause_for(pause: Duration) {
     shuttle::thread::yield_now();
 }
 
+/// The time is over.
+pub(super) struct Elapsed;
+
 /// Waits for `future` until `deadline`; whoever waits has time go by.
-pub(super) async fn timeout_at<F: Future>(deadline: Instant, future: F) -> Result<F::Output, ()> {
+pub(super) async fn timeout_at<F: Future>(
+    deadline: Instant,
+    future: F,
+) -> Result<F::Output, Elapsed> {
     let mut future = pin!(future);
     poll_fn(|context| match future.as_mut().poll(context) {
         Poll::Ready(output) => Poll::Ready(Ok(output)),
-        Poll::Pending if Instant::now() >= deadline => Poll::Ready(Err(())),
+        Poll::Pending if Instant::now() >= deadline => Poll::Ready(Err(Elapsed)),
         Poll::Pending => {
             pause_for(Duration::from_millis(10));
             context.waker().wake_by_ref();
