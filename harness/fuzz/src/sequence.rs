@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kleidi::limits;
 use kleidi_proto::kms::{DecryptRequest, EncryptRequest, StatusRequest};
-use kleidi_sim::world::plan::Trouble;
+use kleidi_sim::world::plan::{Trouble, What};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::stage::{Client, PERIOD, Stage, request_for, run};
@@ -64,13 +64,17 @@ impl System {
             0 => self.status(caller).await,
             1 => self.encrypt(caller, what >> 1).await,
             2 => self.decrypt(caller, usize::from(what >> 1)).await,
-            3 => self.stage.kms.rotate(),
-            4 => self.stage.kms.enable_old(what & 2 == 0),
+            3 => self.stage.kms.happen(&What::Rotated),
+            4 if what & 2 == 0 => self.stage.kms.happen(&What::OldEnabled),
+            4 => self.stage.kms.happen(&What::OldDisabled),
             5 => self.cancel(caller, what >> 1).await,
             6 => self.callers[caller] = Self::caller(&self.stage).await,
             7 => self.trouble(what),
             8 => sleep(Duration::from_secs(u64::from(what) % 16)).await,
-            9 => self.stage.kms.lag(0, Duration::from_secs(u64::from(what) % 30)),
+            9 => {
+                let ms = u64::from(what) % 30 * 1000;
+                self.stage.kms.happen(&What::KmsLag { node: 0, ms });
+            }
             _ => {
                 self.stage.restart();
                 for caller in 0..2 {
@@ -91,7 +95,7 @@ impl System {
             6 => Trouble::WrapsWithPrevious,
             _ => Trouble::None,
         };
-        self.stage.kms.trouble(0, self.trouble);
+        self.stage.kms.happen(&What::Kms { node: 0, does: self.trouble });
     }
 
     async fn status(&mut self, caller: usize) {
@@ -159,8 +163,8 @@ impl System {
     /// All is well from now on.
     async fn settles(&mut self) {
         self.trouble(7);
-        self.stage.kms.enable_old(true);
-        self.stage.kms.lag(0, Duration::ZERO);
+        self.stage.kms.happen(&What::OldEnabled);
+        self.stage.kms.happen(&What::KmsLag { node: 0, ms: 0 });
         sleep(PERIOD * 2).await;
         let mut caller = Self::caller(&self.stage).await;
         let status = caller.client.status(StatusRequest {}).await.unwrap().into_inner();

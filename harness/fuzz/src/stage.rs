@@ -9,6 +9,7 @@ use kleidi_proto::kms::{DecryptRequest, EncryptResponse};
 use kleidi_sim::edges::{Dial as _, Stream as Duplex};
 use kleidi_sim::world::history::History;
 use kleidi_sim::world::kms::Kms;
+use kleidi_sim::world::kms::memory::Memory;
 use kleidi_sim::world::net::Net;
 use kleidi_sim::world::plugin::{Plugin, Start, address};
 use kleidi_sim::world::random::Stream;
@@ -20,7 +21,7 @@ pub const PERIOD: Duration = Duration::from_secs(10);
 
 /// A plugin, and the KMS behind it.
 pub struct Stage {
-    pub kms: Arc<Kms>,
+    pub kms: Arc<dyn Kms>,
     net: Net,
     plugin: Option<Plugin>,
     starts: u64,
@@ -28,7 +29,7 @@ pub struct Stage {
 
 impl Stage {
     pub fn new() -> Self {
-        let kms = Kms::new(1, 1, History::begin());
+        let kms: Arc<dyn Kms> = Memory::new(1, 1, History::begin());
         let mut stage = Self { kms, net: Net::default(), plugin: None, starts: 0 };
         stage.restart();
         stage

@@ -26,6 +26,7 @@ enum Change {
 
 /// How it is with a node.
 #[derive(Debug, Clone)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(super) struct Node {
     /// Of how many changes it has heard.
     heard: usize,
