@@ -55,8 +55,10 @@ fn one_plan_gives_one_history() {
     assert_ne!(hashes[0], hashes[1]);
 }
 
-/// The judge is of no use if it passes what is broken.
+/// The judge is of no use if it passes what is broken. `cargo sim mutants` does the same in the build that is made for
+/// it.
 #[test]
+#[ignore = "takes ten minutes in a development build: cargo sim mutants"]
 fn every_mutant_is_caught() {
     for mutant in Mutant::ALL {
         let caught = (0..12).any(|seed| {

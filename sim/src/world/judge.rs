@@ -11,7 +11,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::history::Record;
+use super::history::{Is, Record};
 use super::plan::Plan;
 
 /// What must hold.
@@ -103,6 +103,11 @@ impl fmt::Display for Violation {
 pub fn judge(plan: &Plan, records: &[Record]) -> Vec<Violation> {
     let mut found = safety::judge(plan, records);
     found.extend(liveness::judge(plan, records));
+    if !matches!(records.last(), Some(Record { is: Is::Tasks { .. }, .. })) {
+        let at_ms = records.last().map_or(0, |record| record.at_ms);
+        let what = "the history ends before everything was read again".to_owned();
+        found.push(Violation { at_ms, invariant: Invariant::S7, what });
+    }
     found.sort_by_key(|violation| violation.at_ms);
     found
 }

@@ -73,6 +73,19 @@ async fn play(plan: Arc<Plan>, mutant: Option<Mutant>) -> Result<Vec<Record>, St
         }
         node.write(0);
     }
+    // And all of it once more, by processes that know nothing: what was in their memory hides what is lost.
+    for node in &nodes {
+        node.kill_plugin();
+        node.start_plugin();
+        Arc::clone(node).start_apiserver().await;
+    }
+    sleep(Duration::from_secs(30)).await;
+    for node in &nodes {
+        node.look().await;
+        for object in 0..plan.objects {
+            node.read(object).await;
+        }
+    }
     history.push(Is::Current {
         key_id: shared.kms.id_of(shared.kms.current()).map(|id| id.to_string()),
     });

@@ -48,7 +48,7 @@ pub(super) fn judge(plan: &Plan, records: &[Record]) -> Vec<Violation> {
             }
             Is::Read {
                 node, object, error: Some(error), tampered: false, usable: true, ..
-            } => (Invariant::L2, format!("apiserver {node} cannot read object {object}: {error}")),
+            } => (Invariant::S7, format!("apiserver {node} cannot read object {object}: {error}")),
             Is::Tasks { count } if *count > tasks_per_node(plan) * plan.nodes => {
                 (Invariant::S12, format!("{count} tasks are left"))
             }
