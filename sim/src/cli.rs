@@ -65,8 +65,16 @@ async fn run(args: ApiserverArgs) -> Result<bool, String> {
     let options = Options { version: args.version, config, reload: args.automatic_reload };
     let apiserver = Apiserver::start(edges.clone(), options).await;
     let apiserver = apiserver.map_err(|error| format!("{}: {error}", args.config.display()))?;
-    let store = Store { apiserver, etcd, edges, prefix: args.etcd_prefix };
+    let store = Store { apiserver, etcd, edges, prefix: joined(&args.etcd_prefix) };
     session::run(store, args.command).await
+}
+
+/// As kube-apiserver takes `--etcd-prefix`: with one slash before each part, and none at the end.
+fn joined(prefix: &str) -> String {
+    prefix
+        .split('/')
+        .filter(|part| !part.is_empty())
+        .fold(String::new(), |path, part| path + "/" + part)
 }
 
 #[allow(clippy::print_stderr, reason = "it is a program")]

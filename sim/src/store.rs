@@ -73,6 +73,10 @@ impl Store {
             if secret.data == *data {
                 return Ok(old.to_vec());
             }
+            if secret.encode() != old {
+                let why = "it has labels, annotations or owners, which would be lost; change it through the API";
+                return Err(format!("{namespace}/{name} is not changed: {why}"));
+            }
             Ok(Secret { data: data.clone(), manager, ..secret }.encode())
         })
         .await

@@ -11,7 +11,7 @@ use kleidi_sim::world::history::{self, Is};
 use kleidi_sim::world::judge::{Invariant, judge};
 use kleidi_sim::world::mutant::Mutant;
 use kleidi_sim::world::page::page;
-use kleidi_sim::world::plan::{Event, Plan, Trouble, What};
+use kleidi_sim::world::plan::{Event, Kms, Machine, Plan, Trouble, What};
 use kleidi_sim::world::run::run;
 use kleidi_sim::world::shrink::{broken, shrink};
 
@@ -42,8 +42,8 @@ fn everything_holds_in_every_profile() {
 #[test]
 fn one_plan_gives_one_history() {
     let mut hashes = Vec::new();
-    for seed in 0..2 {
-        let plan = plan(seed, Profile::Swarm, hours(1));
+    for (seed, profile) in [(0, Profile::Swarm), (1, Profile::Swarm), (2, Profile::Transit)] {
+        let plan = plan(seed, profile, hours(1));
         let again = Plan::from_toml(&plan.to_toml().unwrap()).unwrap();
         assert_eq!(plan, again);
         let records = run(&plan, None).unwrap();
@@ -55,13 +55,14 @@ fn one_plan_gives_one_history() {
     assert_ne!(hashes[0], hashes[1]);
 }
 
-/// The judge is of no use if it passes what is broken.
+/// The judge is of no use if it passes what is broken. `cargo sim mutants` does the same in the build that is made for
+/// it.
 #[test]
+#[ignore = "takes ten minutes in a development build: cargo sim mutants"]
 fn every_mutant_is_caught() {
     for mutant in Mutant::ALL {
         let caught = (0..12).any(|seed| {
-            let (_, profile) = Profile::ALL[usize::try_from(seed).unwrap() % 4];
-            let found = broken(&plan(seed, profile, hours(4)), Some(mutant));
+            let found = broken(&plan(seed, mutant.profile(seed), hours(4)), Some(mutant));
             found.iter().any(|invariant| mutant.caught_by().contains(invariant))
         });
         assert!(caught, "{mutant:?} survives");
@@ -82,6 +83,37 @@ fn an_outage_is_told_and_heals() {
         is_late && matches!(&record.is, Is::Wrote { error: Some(error), .. } if error.contains("expired"))
     });
     assert!(refused.count() > 0, "writes stop three minutes after the last good Status");
+}
+
+/// Standbys of OpenBao answer what only reads: that the leader is lost, and that nobody leads for a while, is
+/// seen by no call.
+#[test]
+fn a_leader_is_lost_and_nobody_notices() {
+    let lost = [Machine::Killed, Machine::Hung, Machine::Sealed, Machine::Stopped];
+    for is in lost {
+        let back = What::Server { server: 0, is: Machine::Up };
+        let events = [(600, What::Server { server: 0, is }), (900, What::Rotated), (1800, back)];
+        let plan = Plan { kms: Kms::Transit, ..quiet(&events) };
+        let records = run(&plan, None).unwrap();
+        assert_eq!(judge(&plan, &records), [], "{is:?}");
+        let failed = records.iter().filter(|record| {
+            matches!(&record.is, Is::Kms { error: Some(_), .. } | Is::Called { error: Some(_), .. })
+        });
+        assert_eq!(failed.count(), 0, "{is:?}");
+    }
+}
+
+/// What failed once does not fail any more.
+#[test]
+fn regressions_hold() {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/regressions");
+    // There is none before something has failed.
+    for entry in std::fs::read_dir(directory).into_iter().flatten() {
+        let file = entry.unwrap().path();
+        let plan = Plan::from_toml(&std::fs::read_to_string(&file).unwrap()).unwrap();
+        let records = run(&plan, None).unwrap();
+        assert_eq!(judge(&plan, &records), [], "{}", file.display());
+    }
 }
 
 #[test]

@@ -34,6 +34,10 @@ mod module;
 mod pin;
 mod pool;
 mod raw;
+mod renewed;
+#[cfg(test)]
+mod schedules;
+mod sync;
 mod tools;
 mod uri;
 mod worker;

@@ -32,6 +32,7 @@ pub mod answer;
 mod auth;
 mod batch;
 mod client;
+pub mod edges;
 mod endpoints;
 mod examine;
 mod files;
@@ -60,6 +61,7 @@ use crate::secret::Secret;
 pub use auth::Auth;
 use batch::Queue;
 use client::{Cluster, Failure};
+use edges::Edges;
 pub use foreign::{ForeignFormat, Plugin};
 use http_client::{Answer, Request};
 use json::Object;
@@ -140,6 +142,17 @@ impl Transit {
     #[must_use]
     pub fn new(settings: Settings, random: Arc<dyn Random>) -> Self {
         let cluster = Cluster::new(&settings.addresses, settings.tls.clone(), Arc::clone(&random));
+        Self::of(cluster, settings, random)
+    }
+
+    /// The same, with connections and files that are not the operating system's; TLS is not spoken.
+    #[must_use]
+    pub fn over(edges: Arc<dyn Edges>, settings: Settings, random: Arc<dyn Random>) -> Self {
+        let cluster = Cluster::over(edges, &settings.addresses, Arc::clone(&random));
+        Self::of(cluster, settings, random)
+    }
+
+    fn of(cluster: Cluster, settings: Settings, random: Arc<dyn Random>) -> Self {
         let cluster = Arc::new(cluster);
         let (auth, namespace) = (settings.auth(), settings.auth_namespace.clone());
         let queue = Queue::new(Arc::clone(&random));

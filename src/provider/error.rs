@@ -6,6 +6,10 @@ use super::envelope::FrameError;
 use crate::backend::BackendError;
 use crate::key_id::KeyId;
 
+/// Characters of a key_id that are repeated. One of ours has 64 at most; others send what they like, and an
+/// answer with all of it may be longer than its receiver takes.
+const SHOWN_MAX: usize = 128;
+
 /// Why the provider could not do what was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -24,7 +28,7 @@ pub enum Error {
     #[error("{0}")]
     Ciphertext(#[from] FrameError),
     /// No key in the KMS has this id, looked up afresh.
-    #[error("no key with id {key_id:?} is in the KMS (looked up afresh); {}", if *.ours {
+    #[error("no key with id {} is in the KMS (looked up afresh); {}", shown(.key_id), if *.ours {
         "restore the key from its backup; what is in etcd is not damaged, do not delete it"
     } else {
         "restore the key from its backup, or name the format in decryptAlso if another plugin wrote this"
@@ -63,4 +67,11 @@ pub enum Error {
     /// The backend failed this call.
     #[error("{0}")]
     Backend(#[from] BackendError),
+}
+
+fn shown(key_id: &str) -> String {
+    match key_id.char_indices().nth(SHOWN_MAX) {
+        Some((end, _)) => format!("{:?}…", &key_id[..end]),
+        None => format!("{key_id:?}"),
+    }
 }

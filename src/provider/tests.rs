@@ -1,6 +1,7 @@
 //! Rotation, outages and bindings, with a KMS in memory and a clock that does not wait.
 
 pub(crate) mod fake;
+mod machine;
 mod state;
 
 use std::sync::Arc;

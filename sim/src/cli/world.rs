@@ -29,7 +29,7 @@ pub(super) struct RunArgs {
     /// What everything is drawn from
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     pub(super) seed: u64,
-    /// swarm, swizzle, rotation-storm, cold-start or calm
+    /// swarm, swizzle, rotation-storm, cold-start, calm or transit
     #[arg(long, default_value = "swarm", value_parser = profile)]
     pub(super) profile: Profile,
     #[command(flatten)]
@@ -67,6 +67,9 @@ pub(super) struct HuntArgs {
     /// The first seed; the next ones follow
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     pub(super) from: u64,
+    /// One profile; all in which something happens, in turn, if it is not said
+    #[arg(long, value_parser = profile)]
+    pub(super) profile: Option<Profile>,
     #[command(flatten)]
     pub(super) size: SizeArgs,
 }
@@ -224,7 +227,8 @@ pub(super) fn hunt(args: &HuntArgs) -> Result<ExitCode, String> {
     while begin.elapsed() < Duration::from_secs(args.seconds) && worst.is_none() {
         let mut children = Vec::new();
         for _ in 0..args.jobs.max(1) {
-            let (name, _) = Profile::ALL[usize::try_from(seed).unwrap_or(0) % 4];
+            let turn = if seed % 5 == 4 { Profile::Transit } else { Profile::of(seed % 5) };
+            let name = args.profile.unwrap_or(turn).name();
             let child = Command::new(&program)
                 .args(["run", "--profile", name])
                 .args(["--seed", &seed.to_string()])
@@ -273,7 +277,7 @@ pub(super) fn mutants(seeds: u64) -> ExitCode {
 
 /// Seeds so far, and what has caught it with this one.
 fn caught(mutant: Mutant, seed: u64) -> Option<(u64, Invariant)> {
-    let (_, profile) = Profile::ALL[usize::try_from(seed).unwrap_or(0) % 4];
+    let profile = mutant.profile(seed);
     let size = Size { nodes: 3, lasts: Duration::from_secs(6 * 3600) };
     let plan = plan(seed, profile, size);
     let found = judge(&plan, &run(&plan, Some(mutant)).ok()?);

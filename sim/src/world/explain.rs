@@ -76,6 +76,9 @@ fn told(is: &Is) -> Option<(Option<usize>, String)> {
             let outcome = error.as_deref().map_or("ok".to_owned(), brief);
             (Some(*node), format!("  kms {what:?}: {outcome}"))
         }
+        Is::Refused { node, server, path, status, said } => {
+            (Some(*node), format!("  bao-{server} {path}: {status} {}", brief(said.trim())))
+        }
         Is::Health { node, error } => {
             let outcome = error.as_deref().map_or("healthy".to_owned(), brief);
             (Some(*node), format!("/healthz: {outcome}"))

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::node::PROVIDER;
-use super::plan::{Event, Gate, Plan, Provider, Trouble, What};
+use super::plan::{Event, Gate, Kms, Machine, Plan, Provider, SERVERS, Trouble, What};
 use super::random::Stream;
 
 /// How events are drawn.
@@ -19,17 +19,27 @@ pub enum Profile {
     ColdStart,
     /// Nothing happens.
     Calm,
+    /// The product's client and three servers: what a swarm does, and what servers do.
+    Transit,
 }
 
 impl Profile {
     /// All, with their names.
-    pub const ALL: [(&'static str, Self); 5] = [
+    pub const ALL: [(&'static str, Self); 6] = [
         ("swarm", Self::Swarm),
         ("swizzle", Self::Swizzle),
         ("rotation-storm", Self::RotationStorm),
         ("cold-start", Self::ColdStart),
         ("calm", Self::Calm),
+        ("transit", Self::Transit),
     ];
+
+    /// The one of this seed, of those in which something happens to the simple KMS.
+    #[must_use]
+    pub fn of(seed: u64) -> Self {
+        let all = [Self::Swarm, Self::Swizzle, Self::RotationStorm, Self::ColdStart];
+        all[usize::try_from(seed % 4).unwrap_or(0)]
+    }
 
     /// The one of that name.
     #[must_use]
@@ -59,7 +69,8 @@ pub fn plan(seed: u64, profile: Profile, size: Size) -> Plan {
     let random = Stream::of(seed, "plan");
     let mut events = Vec::new();
     match profile {
-        Profile::Swarm => swarm(&random, size, &mut events),
+        Profile::Swarm => swarm(&random, size, &GROUPS, &mut events),
+        Profile::Transit => swarm(&random, size, &TRANSIT, &mut events),
         Profile::Swizzle => swizzle(&random, size, &mut events),
         Profile::RotationStorm => storm(&random, size, &mut events),
         Profile::ColdStart => cold_start(&random, size, &mut events),
@@ -68,7 +79,13 @@ pub fn plan(seed: u64, profile: Profile, size: Size) -> Plan {
     events.retain(|event: &Event| Duration::from_millis(event.at_ms) < size.lasts);
     events.sort_by_key(|event| event.at_ms);
     let all = ["1.29", "1.31", "1.37"];
+    let kms = match profile {
+        Profile::Transit if random.chance(25) => Kms::TransitForwarding,
+        Profile::Transit => Kms::Transit,
+        _ => Kms::Simulated,
+    };
     Plan {
+        kms,
         seed,
         profile: profile.name().to_owned(),
         nodes: size.nodes,
@@ -143,13 +160,48 @@ const GROUPS: [Draw; 13] = [
     },
 ];
 
-fn swarm(random: &Stream, size: Size, events: &mut Vec<Event>) {
+/// The same with transit: what happens to plugins and apiservers, and what servers and the ways to them do.
+const TRANSIT: [Draw; 17] = [
+    GROUPS[0],
+    GROUPS[1],
+    GROUPS[2],
+    GROUPS[3],
+    GROUPS[6],
+    GROUPS[7],
+    GROUPS[9],
+    GROUPS[10],
+    GROUPS[11],
+    GROUPS[12],
+    |random, _| {
+        let server = random.index(SERVERS);
+        let all =
+            [Machine::Killed, Machine::Stopped, Machine::Hung, Machine::Sealed, Machine::Failing];
+        let is = all[random.index(all.len())];
+        (What::Server { server, is }, Some(What::Server { server, is: Machine::Up }))
+    },
+    |random, _| {
+        let server = random.index(SERVERS);
+        let ms = [150, 350, 2_000, 30_000][random.index(4)];
+        (What::ServerLag { server, ms }, Some(What::ServerLag { server, ms: 40 }))
+    },
+    |random, node| {
+        let server = random.index(SERVERS);
+        let is = [Gate::Missing, Gate::Refusing, Gate::Mute, Gate::Frozen][random.index(4)];
+        (What::Route { node, server, is }, Some(What::Route { node, server, is: Gate::Open }))
+    },
+    |_, _| (What::SteppedDown, None),
+    |_, _| (What::TokensRevoked, None),
+    |_, _| (What::KeyMadeAnew, None),
+    |_, _| (What::BackedUp, Some(What::Restored)),
+];
+
+fn swarm(random: &Stream, size: Size, groups: &[Draw], events: &mut Vec<Event>) {
     // Each group is in it or not; those that are, are so more or less often.
     let mut drawn: Vec<Draw> = Vec::new();
-    for group in GROUPS {
+    for group in groups {
         if random.chance(50) {
             let times = 1 + random.index(8);
-            drawn.extend(std::iter::repeat_n(group, times));
+            drawn.extend(std::iter::repeat_n(*group, times));
         }
     }
     if drawn.is_empty() {

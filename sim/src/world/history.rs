@@ -70,6 +70,8 @@ pub enum Is {
     },
     /// A plugin's call of the KMS has ended.
     Kms { node: usize, what: KmsCall, error: Option<String> },
+    /// A server of transit's cluster has refused a plugin's request.
+    Refused { node: usize, server: usize, path: String, status: u16, said: String },
     /// What an apiserver says of its health.
     Health { node: usize, error: Option<String> },
     /// The key_id that everybody should know by now.

@@ -11,7 +11,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::history::Record;
+use super::history::{Is, Record};
 use super::plan::Plan;
 
 /// What must hold.
@@ -27,7 +27,7 @@ pub enum Invariant {
     S4,
     /// A key_id means one key, and a key has one key_id.
     S5,
-    /// Where the key may be used and the KMS answers, every plugin unwraps.
+    /// Where the key may be used and the KMS answers, every plugin wraps and unwraps.
     S7,
     /// When the KMS cannot be used, Status says so soon.
     S8,
@@ -59,7 +59,7 @@ impl Invariant {
             Self::S3 => "a key_id names the key that wrapped",
             Self::S4 => "Status and Encrypt agree, and never go back",
             Self::S5 => "a key_id means one key, and a key has one key_id",
-            Self::S7 => "every plugin unwraps with a key that may be used",
+            Self::S7 => "every plugin wraps and unwraps with a key that may be used",
             Self::S8 => "an outage of the KMS shows in Status soon",
             Self::S9 => "after a migration the old key is not needed",
             Self::S10 => "what was changed in etcd does not decrypt",
@@ -103,6 +103,11 @@ impl fmt::Display for Violation {
 pub fn judge(plan: &Plan, records: &[Record]) -> Vec<Violation> {
     let mut found = safety::judge(plan, records);
     found.extend(liveness::judge(plan, records));
+    if !matches!(records.last(), Some(Record { is: Is::Tasks { .. }, .. })) {
+        let at_ms = records.last().map_or(0, |record| record.at_ms);
+        let what = "the history ends before everything was read again".to_owned();
+        found.push(Violation { at_ms, invariant: Invariant::S7, what });
+    }
     found.sort_by_key(|violation| violation.at_ms);
     found
 }

@@ -10,8 +10,8 @@ use kleidi::secret::Secret;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::generate::Profile;
 use super::judge::Invariant;
-use super::kms::NodeKms;
 
 /// What is broken, in every plugin of the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,11 +42,17 @@ pub enum Mutant {
     MixesObjects,
     /// A process that ends removes the socket of the one that has begun meanwhile.
     RemovesForeignSocket,
+    /// Wraps with whatever version transit has, and says that it was the one of the last look.
+    LabelsWithObserved,
+    /// Asks transit for a version, and does not look which one has wrapped.
+    IgnoresTheAnswer,
+    /// Takes one answer in a list for another.
+    MixesAnswers,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::KeyPerNode,
         Self::KeyAnewAtStart,
         Self::LabelsWithLatest,
@@ -60,16 +66,33 @@ impl Mutant {
         Self::StoresInClear,
         Self::MixesObjects,
         Self::RemovesForeignSocket,
+        Self::LabelsWithObserved,
+        Self::IgnoresTheAnswer,
+        Self::MixesAnswers,
     ];
+
+    /// Whether it is a client of transit that is broken.
+    #[must_use]
+    pub fn is_of_transit(self) -> bool {
+        matches!(self, Self::LabelsWithObserved | Self::IgnoresTheAnswer | Self::MixesAnswers)
+    }
+
+    /// In which profile it is looked for with this seed.
+    #[must_use]
+    pub fn profile(self, seed: u64) -> Profile {
+        if self.is_of_transit() { Profile::Transit } else { Profile::of(seed) }
+    }
 
     /// What has to catch it: one of these.
     #[must_use]
     pub fn caught_by(self) -> &'static [Invariant] {
         use Invariant::{L1, L2, L3, S1, S2, S3, S4, S7, S8, S11, S12};
         match self {
-            Self::KeyPerNode | Self::CurrentKeyAlone | Self::DamagesSeeds => &[S7, L2],
+            Self::KeyPerNode | Self::CurrentKeyAlone | Self::DamagesSeeds | Self::MixesAnswers => {
+                &[S7, L2]
+            }
             Self::KeyAnewAtStart => &[S7, L2, S3],
-            Self::LabelsWithLatest => &[S3],
+            Self::LabelsWithLatest | Self::LabelsWithObserved | Self::IgnoresTheAnswer => &[S3],
             Self::FirstKeyForEver => &[L3],
             Self::SwallowsErrors => &[S8],
             Self::NamesByMaterial => &[S4],
@@ -84,7 +107,7 @@ impl Mutant {
 
 /// A plugin's backend, broken.
 pub struct Broken {
-    inner: Arc<NodeKms>,
+    inner: Arc<dyn Backend>,
     mutant: Mutant,
     node: usize,
     /// Which start of the process it is.
@@ -101,7 +124,7 @@ struct State {
 impl Broken {
     /// Breaks it.
     #[must_use]
-    pub fn new(inner: Arc<NodeKms>, mutant: Mutant, node: usize, start: u64) -> Self {
+    pub fn new(inner: Arc<dyn Backend>, mutant: Mutant, node: usize, start: u64) -> Self {
         Self { inner, mutant, node, start, state: Mutex::default() }
     }
 

@@ -16,7 +16,7 @@ use super::plan::Gate;
 use crate::edges::{Dial, Dialing};
 
 /// Bytes that are under way in one direction at most.
-const UNDER_WAY: usize = 64 * 1024;
+pub(super) const UNDER_WAY: usize = 64 * 1024;
 
 /// What a link does to what goes over it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub struct Link {
     /// Most bytes of a piece.
     pub piece: usize,
     /// Connections of another number are cut.
-    cut: u64,
+    pub(super) cut: u64,
 }
 
 impl Default for Link {
@@ -135,14 +135,14 @@ impl Incoming for Listener {
 }
 
 /// Holds a connection until it is cut, and says nothing on it.
-async fn nothing(stream: DuplexStream, mut link: watch::Receiver<Link>) {
+pub(super) async fn nothing(stream: DuplexStream, mut link: watch::Receiver<Link>) {
     let cut = link.borrow().cut;
     let _ = link.wait_for(|link| link.cut != cut || link.gate == Gate::Open).await;
     drop(stream);
 }
 
 /// Carries both directions of a connection until one side ends it or it is cut.
-async fn carry(client: DuplexStream, server: DuplexStream, link: watch::Receiver<Link>) {
+pub(super) async fn carry(client: DuplexStream, server: DuplexStream, link: watch::Receiver<Link>) {
     let cut = link.borrow().cut;
     let (from_client, to_client) = split(client);
     let (from_server, to_server) = split(server);

@@ -33,7 +33,7 @@ pub struct Shared {
     /// Sockets.
     pub net: Net,
     /// The KMS of all.
-    pub kms: Arc<Kms>,
+    pub kms: Arc<dyn Kms>,
     /// Objects.
     pub store: Arc<Store>,
     /// What has happened.
@@ -257,7 +257,7 @@ impl Node {
 
     fn who_wrapped(&self, value: &[u8]) -> Option<u64> {
         let record = record(value)?;
-        let scheme = kleidi::backend::Scheme::AES_256_GCM;
+        let scheme = self.shared.kms.scheme();
         let payload =
             kleidi::provider::envelope::parse(scheme, &record.encrypted_dek_source).ok()?;
         self.shared.kms.who_wrapped(payload)

@@ -23,12 +23,31 @@ pub struct Plan {
     pub lasts_s: u64,
     /// How often a plugin looks at its KMS, in seconds.
     pub period_s: u64,
+    /// Which KMS there is.
+    #[serde(default)]
+    pub kms: Kms,
     /// Objects that are written and read.
     pub objects: usize,
     /// Longest time between two operations of a client, in milliseconds.
     pub think_ms: u64,
     /// What happens, in this order.
     pub events: Vec<Event>,
+}
+
+/// Servers of a cluster with transit.
+pub const SERVERS: usize = 3;
+
+/// Which KMS there is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kms {
+    /// A simple one behind the backend's trait.
+    #[default]
+    Simulated,
+    /// Three servers of OpenBao, and the product's client: who stands by answers what only reads.
+    Transit,
+    /// The same as Vault Community: who stands by passes everything on to the leader.
+    TransitForwarding,
 }
 
 /// Something that happens.
@@ -85,6 +104,22 @@ pub enum What {
     Flipped { object: usize, bit: usize },
     /// Two objects in etcd change places.
     Swapped { one: usize, other: usize },
+    /// What a server of transit's cluster does.
+    Server { server: usize, is: Machine },
+    /// This server hears of what is written so much later, in milliseconds.
+    ServerLag { server: usize, ms: u64 },
+    /// What this node meets at this server.
+    Route { node: usize, server: usize, is: Gate },
+    /// The leader gives up its place.
+    SteppedDown,
+    /// All tokens are revoked.
+    TokensRevoked,
+    /// The key in transit is deleted, and another one made under its name: what it wrapped is lost.
+    KeyMadeAnew,
+    /// The cluster is saved,
+    BackedUp,
+    /// and is again what it was then: what later keys wrapped is lost.
+    Restored,
     /// The configuration of this apiserver: which providers, the first one writes.
     Configured { node: usize, providers: Vec<Provider> },
 }
@@ -103,6 +138,24 @@ pub enum Gate {
     Mute,
     /// What is connected already hangs, too.
     Frozen,
+}
+
+/// What a server does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Machine {
+    /// It serves.
+    Up,
+    /// It was killed.
+    Killed,
+    /// It was asked to end, and has.
+    Stopped,
+    /// It is connected to, and does nothing.
+    Hung,
+    /// It says that it is sealed.
+    Sealed,
+    /// It cannot write its audit log: everything is refused.
+    Failing,
 }
 
 /// What a KMS does.
@@ -171,6 +224,9 @@ impl Plan {
             if event.what.node().is_some_and(|node| node >= self.nodes) {
                 return Err(format!("{event:?}: there are {} nodes", self.nodes));
             }
+            if event.what.server().is_some_and(|server| server >= SERVERS) {
+                return Err(format!("{event:?}: there are {SERVERS} servers"));
+            }
         }
         Ok(())
     }
@@ -202,6 +258,7 @@ impl What {
             | Self::KmsTakes { node, .. }
             | Self::KmsLag { node, .. }
             | Self::Rewritten { node }
+            | Self::Route { node, .. }
             | Self::Configured { node, .. } => Some(*node),
             Self::Rotated
             | Self::Reinstated
@@ -209,7 +266,25 @@ impl What {
             | Self::OldEnabled
             | Self::OldDestroyed
             | Self::Flipped { .. }
-            | Self::Swapped { .. } => None,
+            | Self::Swapped { .. }
+            | Self::Server { .. }
+            | Self::ServerLag { .. }
+            | Self::SteppedDown
+            | Self::TokensRevoked
+            | Self::KeyMadeAnew
+            | Self::BackedUp
+            | Self::Restored => None,
+        }
+    }
+
+    /// The server that it is about, if it is one.
+    #[must_use]
+    pub fn server(&self) -> Option<usize> {
+        match self {
+            Self::Server { server, .. }
+            | Self::ServerLag { server, .. }
+            | Self::Route { server, .. } => Some(*server),
+            _ => None,
         }
     }
 
@@ -236,6 +311,14 @@ impl What {
             Self::Flipped { .. } => "flipped",
             Self::Swapped { .. } => "swapped",
             Self::Configured { .. } => "configured",
+            Self::Server { .. } => "server",
+            Self::ServerLag { .. } => "server-lag",
+            Self::Route { .. } => "route",
+            Self::SteppedDown => "stepped-down",
+            Self::TokensRevoked => "tokens-revoked",
+            Self::KeyMadeAnew => "key-made-anew",
+            Self::BackedUp => "backed-up",
+            Self::Restored => "restored",
         }
     }
 }

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use kleidi::backend::Backend;
 use kleidi::provider::{Health, Provider};
+use kleidi::random::Random;
 use kleidi::server::{Options, serve};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::kms::{Kms, NodeKms};
+use super::kms::{Kms, Process};
 use super::mutant::{Broken, Mutant};
 use super::net::Net;
 use super::random::Stream;
@@ -21,7 +22,7 @@ const GRACE: Duration = Duration::from_secs(5);
 pub struct Plugin {
     address: Vec<u8>,
     net: Net,
-    kms: Arc<NodeKms>,
+    kms: Arc<dyn Process>,
     monitor: JoinHandle<()>,
     server: JoinHandle<()>,
     stop: Option<oneshot::Sender<()>>,
@@ -32,7 +33,7 @@ pub struct Start<'a> {
     /// Sockets.
     pub net: &'a Net,
     /// The KMS.
-    pub kms: &'a Arc<Kms>,
+    pub kms: &'a Arc<dyn Kms>,
     /// On which node.
     pub node: usize,
     /// How often it looks at the KMS.
@@ -51,13 +52,14 @@ impl Plugin {
     pub fn start(start: Start<'_>) -> Self {
         let Start { net, kms, node, period, random, mutant, number } = start;
         let address = address(node);
-        let kms = NodeKms::new(kms, node);
-        let backend: Arc<dyn Backend> = match mutant {
-            None => Arc::clone(&kms) as _,
-            Some(mutant) => Arc::new(Broken::new(Arc::clone(&kms), mutant, node, number)),
-        };
+        let random: Arc<dyn Random> = Arc::new(random);
+        let kms = Arc::clone(kms).process(node, Arc::clone(&random), mutant);
+        let mut backend: Arc<dyn Backend> = Arc::clone(&kms) as _;
+        if let Some(mutant) = mutant.filter(|mutant| !mutant.is_of_transit()) {
+            backend = Arc::new(Broken::new(backend, mutant, node, number));
+        }
         let health = Health { period, stale_after: period * 3 };
-        let (provider, monitor) = Provider::new(backend, Arc::new(random), health);
+        let (provider, monitor) = Provider::new(backend, random, health);
         let monitor = tokio::spawn(monitor.run());
         let (stop, stopped) = oneshot::channel::<()>();
         let options = Options { any_authority: true, grace: GRACE };

@@ -20,7 +20,8 @@ use zeroize::Zeroizing;
 
 use super::class::{Class, classify, describe};
 use super::keys::{self, Attributes};
-use super::module::{Module, find_token, matching_tokens, pause_for, unavailable};
+use super::module::{Module, find_token, matching_tokens, unavailable};
+use super::sync::pause_for;
 use super::tools::{Failure, Tools};
 use super::{PinSource, Settings};
 use crate::backend::{BackendError, ErrorKind};

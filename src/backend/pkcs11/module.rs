@@ -18,14 +18,15 @@ use cryptoki::error::{Error, RvError};
 use cryptoki::session::{Session, UserType};
 use cryptoki::slot::{Slot, TokenInfo};
 use cryptoki::types::RawAuthPin;
-use parking_lot::{Mutex, RwLock, RwLockReadGuard};
-use tokio::time::Instant;
+use parking_lot::Mutex;
 
 use super::Settings;
 use super::class::{Class, classify, describe};
 use super::keys::Facts;
 use super::pin::PinSource;
 use super::raw::{CryptoCalls, initialise};
+use super::renewed::{InUse, Renewed};
+use super::sync::pause_for;
 use crate::backend::{BackendError, ErrorKind, KeySet};
 use crate::random::Random;
 use crate::secret::Secret;
@@ -60,18 +61,12 @@ impl TokenSelector {
     }
 }
 
-/// Shortest time between two initialisations: they cost the token a login.
-const REINITIALISE_GAP: Duration = Duration::from_secs(1);
-
 /// How often the token is looked for before it is called missing, the first time: with SoftHSM 2.6.1
 /// a token can be invisible for a moment while another process logs in.
 const FIRST_TRIES: u32 = 5;
 
 /// Longest pause between two of these tries.
 const FIRST_TRY_PAUSE: Duration = Duration::from_millis(100);
-
-/// How long re-initialising waits for calls that are in the module.
-const EXCLUSIVE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The module and what is shared by all workers.
 pub(super) struct Module {
@@ -80,32 +75,13 @@ pub(super) struct Module {
     /// What the module is initialised with.
     parameters: Option<CString>,
     random: Arc<dyn Random>,
-    state: RwLock<State>,
+    token: Renewed<Token>,
     /// Bumped when an observation found other keys than before: workers then look, too.
     pub(super) keys_version: std::sync::atomic::AtomicU64,
     /// The keys as last observed.
     pub(super) reported: Mutex<Option<KeySet>>,
     /// The PIN that the token refused last. It is not tried again: a token locks after a few times.
     refused_pin: Mutex<Option<Secret>>,
-}
-
-#[derive(Default)]
-struct State {
-    /// Counts initialisations: sessions of an earlier one are dead.
-    generation: u64,
-    token: Option<Token>,
-    last_attempt: Option<(Instant, Option<BackendError>)>,
-}
-
-impl State {
-    /// How long to wait before the module may be initialised anew, if it was a moment ago and with
-    /// success.
-    fn too_soon_after_success(&self) -> Option<Duration> {
-        match &self.last_attempt {
-            Some((at, None)) => REINITIALISE_GAP.checked_sub(at.elapsed()),
-            _ => None,
-        }
-    }
 }
 
 /// An open token that we are logged in to.
@@ -120,7 +96,7 @@ struct Token {
 /// Inside the module: as long as this lives, it is not re-initialised.
 pub(super) struct Inside<'a> {
     module: &'a Module,
-    state: RwLockReadGuard<'a, State>,
+    token: InUse<'a, Token>,
 }
 
 impl Module {
@@ -142,7 +118,7 @@ impl Module {
             calls,
             parameters: settings.module_parameters.clone(),
             random,
-            state: RwLock::default(),
+            token: Renewed::new(),
             keys_version: std::sync::atomic::AtomicU64::new(0),
             reported: Mutex::new(None),
             refused_pin: Mutex::new(None),
@@ -151,8 +127,7 @@ impl Module {
 
     /// Enters the module; `None` if no token is open.
     pub(super) fn enter(&self) -> Option<Inside<'_>> {
-        let state = self.state.read();
-        state.token.is_some().then_some(Inside { module: self, state })
+        self.token.enter().map(|token| Inside { module: self, token })
     }
 
     /// The crypto calls.
@@ -182,62 +157,32 @@ impl Module {
         pin: &PinSource,
         patient: bool,
     ) -> Result<bool, BackendError> {
-        let pause = self.state.read().too_soon_after_success();
-        if let Some(pause) = pause.filter(|_| patient) {
-            pause_for(pause);
-        }
-        let Some(mut state) = self.state.try_write_for(EXCLUSIVE_TIMEOUT) else {
-            return Err(BackendError::new(
-                ErrorKind::Unavailable,
-                "initialise the PKCS#11 module anew",
-                "a call into it does not return",
-            )
-            .advise("if it never does, restart the plugin"));
-        };
-        if state.generation != seen && state.token.is_some() {
-            return Ok(true);
-        }
-        if state.too_soon_after_success().is_some() {
-            return Ok(false);
-        }
-        let first = state.last_attempt.is_none();
-        if let Some((at, Some(error))) = &state.last_attempt
-            && at.elapsed() < REINITIALISE_GAP
-        {
-            return Err(error.clone());
-        }
-        let tries = if first { FIRST_TRIES } else { 1 };
-        let mut outcome = self.open_once(&mut state, selector, pin);
-        for _ in 1..tries {
-            match &outcome {
-                Err(error) if error.kind == ErrorKind::Unavailable => {
-                    pause_for(self.random.jitter(FIRST_TRY_PAUSE));
-                    outcome = self.open_once(&mut state, selector, pin);
+        self.token.renew(seen, patient, |first| {
+            let tries = if first { FIRST_TRIES } else { 1 };
+            let mut outcome = self.open_once(selector, pin);
+            for _ in 1..tries {
+                match &outcome {
+                    Err(error) if error.kind == ErrorKind::Unavailable => {
+                        pause_for(self.random.jitter(FIRST_TRY_PAUSE));
+                        outcome = self.open_once(selector, pin);
+                    }
+                    _ => break,
                 }
-                _ => break,
             }
-        }
-        state.last_attempt = Some((Instant::now(), outcome.as_ref().err().cloned()));
-        outcome.map(|()| true)
+            outcome
+        })
     }
 
-    fn open_once(
-        &self,
-        state: &mut State,
-        selector: &TokenSelector,
-        pin: &PinSource,
-    ) -> Result<(), BackendError> {
-        state.token = None;
-        state.generation += 1;
-        // Sessions of the old generation die with this.
+    /// Opens the token; nobody is inside.
+    fn open_once(&self, selector: &TokenSelector, pin: &PinSource) -> Result<Token, BackendError> {
+        // Sessions of the generation before die with this.
         self.finalise();
         self.initialise()?;
         let (slot, info) = find_token(&self.context, selector)?;
         let anchor = open_session(&self.context, slot)
             .map_err(|error| unavailable(format!("open a session on {selector}"), &error))?;
         self.login(&anchor, pin)?;
-        state.token = Some(Token { slot, facts: facts(&info), anchor: Mutex::new(anchor) });
-        Ok(())
+        Ok(Token { slot, facts: facts(&info), anchor: Mutex::new(anchor) })
     }
 
     /// C_Initialize. The caller sees to it that nobody is inside.
@@ -290,34 +235,26 @@ impl Module {
     }
 }
 
-/// Pauses this thread, for no shorter: a stale token of `unpark` is not the end.
-pub(super) fn pause_for(pause: Duration) {
-    let begin = Instant::now();
-    while let Some(rest) = pause.checked_sub(begin.elapsed()).filter(|rest| !rest.is_zero()) {
-        std::thread::park_timeout(rest);
-    }
-}
-
 impl Inside<'_> {
     /// Which initialisation this is.
     pub(super) fn generation(&self) -> u64 {
-        self.state.generation
+        self.token.generation()
     }
 
     /// What is known of the open token.
     pub(super) fn token_facts(&self) -> Option<&Facts> {
-        self.state.token.as_ref().map(|token| &token.facts)
+        self.token.value().map(|token| &token.facts)
     }
 
     /// A new session on the token.
     pub(super) fn open_session(&self) -> Result<Session, Error> {
-        let token = self.state.token.as_ref().ok_or(Error::InvalidValue)?;
+        let token = self.token.value().ok_or(Error::InvalidValue)?;
         open_session(&self.module.context, token.slot)
     }
 
     /// Logs in again after the token has logged us out.
     pub(super) fn login_again(&self, pin: &PinSource) -> Result<(), BackendError> {
-        match &self.state.token {
+        match self.token.value() {
             Some(token) => self.module.login(&token.anchor.lock(), pin),
             None => Ok(()),
         }

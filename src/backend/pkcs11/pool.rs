@@ -5,16 +5,17 @@
 //! up to a few times. When it does come back it ends.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
-use parking_lot::Mutex;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout_at};
 
 use super::Settings;
 use super::module::Module;
+use super::sync::{
+    AtomicBool, AtomicU64, AtomicUsize, Instant, Mutex, Receiver, Sender, bounded, spin_loop,
+    thread, timeout_at, yield_now,
+};
 use super::worker::Worker;
 use crate::backend::{BackendError, ErrorKind};
 use crate::random::Random;
@@ -69,7 +70,7 @@ struct Waiting {
 
 impl Waiting {
     fn new() -> Self {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let processors = thread::available_parallelism().map_or(1, usize::from);
         Self {
             calls: AtomicUsize::new(0),
             lone_jobs: AtomicUsize::new(0),
@@ -167,7 +168,8 @@ impl Pool {
             started: AtomicUsize::new(0),
         };
         for _ in 0..pool.settings.workers {
-            pool.start_thread()?;
+            let thread = pool.start_thread()?;
+            pool.threads.lock().push(thread);
         }
         Ok(pool)
     }
@@ -180,7 +182,7 @@ impl Pool {
         operation: impl FnOnce(&mut Worker) -> Result<T, BackendError> + Send + 'static,
     ) -> Result<T, BackendError> {
         let mut stock = self.take_stock();
-        if stock.replaceable || stock.serving < self.settings.workers {
+        if self.is_short(&stock) {
             self.replace_a_thread();
             stock = self.take_stock();
         }
@@ -198,7 +200,7 @@ impl Pool {
             return Err(BackendError::new(ErrorKind::Overloaded, attempted, reason));
         }
         // Whatever else is ready to run goes first: it may be another call.
-        tokio::task::yield_now().await;
+        yield_now().await;
         if self.waiting.worth_staying_awake()
             && let Some(outcome) = stay_awake(|| answered.try_recv().ok())
         {
@@ -206,6 +208,7 @@ impl Pool {
         }
         match timeout_at(deadline, answered).await {
             Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) if Instant::now() < deadline => Err(died(attempted)),
             // The job was dropped unrun, because its deadline was over when its turn came.
             Ok(Err(_)) | Err(_) => Err(self.late(attempted)),
         }
@@ -224,8 +227,16 @@ impl Pool {
     }
 
     fn take_stock(&self) -> Stock {
+        self.stock_of(&mut self.threads.lock())
+    }
+
+    /// Whether a thread is to be started.
+    fn is_short(&self, stock: &Stock) -> bool {
+        stock.replaceable || stock.serving < self.settings.workers
+    }
+
+    fn stock_of(&self, threads: &mut Vec<Arc<Thread>>) -> Stock {
         let now = self.milliseconds();
-        let mut threads = self.threads.lock();
         threads.retain(Thread::lives);
         let (mut retired, mut lost) = (0, false);
         let mut stock = Stock {
@@ -234,7 +245,7 @@ impl Pool {
             serving: 0,
             replaceable: false,
         };
-        for thread in &*threads {
+        for thread in threads {
             let busy = thread.busy(now);
             stock.longest = stock.longest.max(busy);
             if thread.retired.load(Ordering::Relaxed) {
@@ -251,12 +262,19 @@ impl Pool {
 
     /// Goes on with a new thread in the place of one that does not come back, or that has died.
     fn replace_a_thread(&self) {
-        if let Err(error) = self.start_thread() {
-            tracing::error!(%error, "cannot replace a thread");
+        let mut threads = self.threads.lock();
+        // Another caller may just have done so.
+        if !self.is_short(&self.stock_of(&mut threads)) {
             return;
         }
+        let started = match self.start_thread() {
+            Ok(started) => started,
+            Err(error) => {
+                tracing::error!(%error, "cannot replace a thread");
+                return;
+            }
+        };
         let now = self.milliseconds();
-        let threads = self.threads.lock();
         let lost = threads.iter().find(|thread| {
             !thread.retired.load(Ordering::Relaxed) && thread.busy(now) > LOST_AFTER
         });
@@ -266,13 +284,14 @@ impl Pool {
                 "a call into the PKCS#11 module does not return: going on with a new thread"
             );
         }
+        threads.push(started);
     }
 
     fn milliseconds(&self) -> u64 {
         u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn start_thread(&self) -> Result<(), BackendError> {
+    fn start_thread(&self) -> Result<Arc<Thread>, BackendError> {
         let thread =
             Arc::new(Thread { busy_since: AtomicU64::new(0), retired: AtomicBool::new(false) });
         let (module, settings) = (Arc::clone(&self.module), Arc::clone(&self.settings));
@@ -280,7 +299,7 @@ impl Pool {
         let (queue, seen, epoch) = (self.queue.clone(), Arc::clone(&thread), self.epoch);
         let waiting = Arc::clone(&self.waiting);
         let number = self.started.fetch_add(1, Ordering::Relaxed);
-        std::thread::Builder::new()
+        thread::Builder::new()
             .name(format!("pkcs11-{number}"))
             .stack_size(STACK_BYTES)
             .spawn(move || work(&queue, &waiting, &seen, epoch, &mut worker))
@@ -288,8 +307,7 @@ impl Pool {
                 let attempted = "start a thread";
                 BackendError::new(ErrorKind::Unavailable, attempted, error.to_string())
             })?;
-        self.threads.lock().push(thread);
-        Ok(())
+        Ok(thread)
     }
 }
 
@@ -337,9 +355,15 @@ fn stay_awake<T>(ask: impl FnMut() -> Option<T>) -> Option<T> {
         if let Some(found) = ask() {
             return Some(found);
         }
-        std::hint::spin_loop();
+        spin_loop();
     }
     None
+}
+
+fn died(attempted: &'static str) -> BackendError {
+    let reason = "its thread has died of a fault in this plugin; standard error has the panic";
+    BackendError::new(ErrorKind::Unavailable, attempted, reason)
+        .advise("the next call gets a new thread; report it with the panic")
 }
 
 fn stuck_error(attempted: &'static str) -> BackendError {

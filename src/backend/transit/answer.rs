@@ -95,12 +95,14 @@ const NO_ROLE_FITS: &str = "no role of the cert method fits this certificate";
 const TOO_OLD: &str = "lower min_decryption_version of the key until all objects of that version have \
                        been rewritten; what was trimmed is gone";
 
-static TABLE: [Row; 43] = [
+static TABLE: [Row; 44] = [
     // A standby that knows no leader; a redirect is never followed, it would carry token and seed away.
     row(300..=399, "", Elsewhere, Unavailable, "the cluster has no leader"),
     // A standby has not heard of the latest version yet; one that has lost its leader will not soon.
     row(400..=400, "version is too new", Behind, KeyNotFound, ""),
     row(400..=400, "higher than the latest key version", Behind, KeyNotFound, GONE_BACK),
+    // The same of an hmac.
+    row(400..=400, "key version does not exist", Behind, KeyNotFound, GONE_BACK),
     row(400..=400, DISALLOWED, Refuse, Misconfigured, TOO_OLD),
     row(400..=400, "less than the minimum encryption key version", Refuse, KeyNotFound, ""),
     row(400..=400, "no such key version", Refuse, KeyNotFound, ""),
@@ -397,6 +399,12 @@ mod tests {
                 errors("ciphertext or signature version is disallowed by policy (too old)"),
                 Refuse,
                 Misconfigured,
+            ),
+            (
+                400,
+                errors("key version does not exist; latest key version is 1"),
+                Behind,
+                KeyNotFound,
             ),
             (
                 400,

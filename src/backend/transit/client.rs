@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::answer::{Act, Meaning, meaning, meaning_of_silence};
 use super::batch::holds_results;
+use super::edges::Edges;
 use super::endpoints::Endpoints;
 use super::files::Files;
 use super::http_client::{Answer, Connection, Http, Request};
@@ -74,6 +75,17 @@ impl Cluster {
     pub(super) fn new(addresses: &[String], tls: Tls, random: Arc<dyn Random>) -> Self {
         let files = Files::default();
         let connections = Connections::new(tls, files.clone());
+        Self { endpoints: Endpoints::new(addresses), connections, files, random }
+    }
+
+    /// One that is reached in another way than over the network.
+    pub(super) fn over(
+        edges: Arc<dyn Edges>,
+        addresses: &[String],
+        random: Arc<dyn Random>,
+    ) -> Self {
+        let files = Files::new(Some(Arc::clone(&edges)));
+        let connections = Connections::over(edges, files.clone());
         Self { endpoints: Endpoints::new(addresses), connections, files, random }
     }
 

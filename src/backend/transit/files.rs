@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
+use super::edges::Edges;
 use crate::backend::{BackendError, ErrorKind};
 pub(super) use crate::secret::file::{Readers, read};
 
@@ -25,22 +26,31 @@ pub(super) type Digest = [u8; 32];
 
 /// Reads files beside the runtime.
 #[derive(Clone)]
-pub(super) struct Files(Arc<Semaphore>);
+pub(super) struct Files {
+    reads: Arc<Semaphore>,
+    /// Where credentials are, if not in the file system.
+    edges: Option<Arc<dyn Edges>>,
+}
 
 impl Default for Files {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(READS_MAX)))
+        Self::new(None)
     }
 }
 
 impl Files {
+    /// The file system's, or those.
+    pub(super) fn new(edges: Option<Arc<dyn Edges>>) -> Self {
+        Self { reads: Arc::new(Semaphore::new(READS_MAX)), edges }
+    }
+
     /// What `job` makes of the files; `None` if that takes too long.
     pub(super) async fn with<T: Send + 'static>(
         &self,
         deadline: Instant,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
-        let reads = Arc::clone(&self.0);
+        let reads = Arc::clone(&self.reads);
         timeout_at(deadline, async move {
             let permit = reads.acquire_owned().await.ok()?;
             let reading = tokio::task::spawn_blocking(move || {
@@ -55,6 +65,9 @@ impl Files {
 
     /// What is another one when the file was written again, be it with the same content.
     pub(super) async fn stamp(&self, file: &Path, deadline: Instant) -> Vec<u8> {
+        if self.edges.is_some() {
+            return Vec::new();
+        }
         let path = file.to_owned();
         let stamp = self.with(deadline, move || {
             let metadata = std::fs::metadata(path).ok()?;
@@ -71,8 +84,12 @@ impl Files {
         readers: Readers,
         deadline: Instant,
     ) -> Result<Zeroizing<String>, BackendError> {
+        if let Some(edges) = &self.edges {
+            return credential(file, what, edges.read(file));
+        }
         let path = file.to_owned();
-        let outcome = self.with(deadline, move || credential(&path, what, readers)).await;
+        let outcome =
+            self.with(deadline, move || credential(&path, what, content(&path, readers))).await;
         outcome.unwrap_or_else(|| {
             let attempted = format!("read {what} from {}", file.display());
             let reason = "no answer in time";
@@ -82,16 +99,20 @@ impl Files {
     }
 }
 
+fn content(file: &Path, readers: Readers) -> Result<Zeroizing<Vec<u8>>, String> {
+    read(file, CREDENTIAL_BYTES_MAX, readers)
+}
+
 fn credential(
     file: &Path,
     what: &str,
-    readers: Readers,
+    content: Result<Zeroizing<Vec<u8>>, String>,
 ) -> Result<Zeroizing<String>, BackendError> {
     let fail = |reason: &str| {
         let attempted = format!("read {what} from {}", file.display());
         BackendError::new(ErrorKind::Credentials, attempted, reason)
     };
-    let content = read(file, CREDENTIAL_BYTES_MAX, readers).map_err(|reason| {
+    let content = content.map_err(|reason| {
         let theirs = reason.contains("ermission denied");
         let advice = if theirs { "it has to belong to the user that kleidi runs as" } else { "" };
         fail(&reason).advise(advice)
@@ -124,9 +145,9 @@ mod tests {
     fn a_credential_is_what_is_between_the_blanks() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("token");
-        let said = |content: &[u8], readers| {
-            fs::write(&file, content).unwrap();
-            credential(&file, "the token", readers)
+        let said = |bytes: &[u8], readers| {
+            fs::write(&file, bytes).unwrap();
+            credential(&file, "the token", content(&file, readers))
                 .map(|text| text.to_string())
                 .map_err(|error| error.to_string())
         };

@@ -6,9 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
 use http_body_util::{BodyExt as _, Full};
-use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::{Connect, HttpConnector};
+use hyper_util::client::legacy::{Client, ResponseFuture};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::pki_types::ServerName;
 use zeroize::Zeroizing;
@@ -22,7 +22,7 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 const BATCH_ANSWER_BYTES: usize = 64 * 1024;
 
 /// How long to connect may take: the nodes of one network.
-const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How long a connection is kept that is not used.
 const IDLE: Duration = Duration::from_secs(90);
@@ -95,12 +95,13 @@ pub(super) struct Silence {
     pub(super) arrived: bool,
 }
 
-type HttpClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+/// A client, whatever it connects by.
+type Ask = Box<dyn Fn(http::Request<Full<Bytes>>) -> ResponseFuture + Send + Sync>;
 
 /// A client with its connections.
 pub(super) struct Http {
-    kept: HttpClient,
-    new: HttpClient,
+    kept: Ask,
+    new: Ask,
 }
 
 impl Http {
@@ -122,13 +123,20 @@ impl Http {
         if let Some(name) = server_name {
             builder = builder.with_server_name_resolver(FixedServerNameResolver::new(name));
         }
-        let connector = builder.enable_http1().wrap_connector(connector);
+        Self::over(builder.enable_http1().wrap_connector(connector))
+    }
+
+    /// A client that connects like this.
+    pub(super) fn over(connector: impl Connect + Clone + Send + Sync + 'static) -> Self {
         let kept = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
             .build(connector.clone());
         let new = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
-        Self { kept, new }
+        Self {
+            kept: Box::new(move |message| kept.request(message)),
+            new: Box::new(move |message| new.request(message)),
+        }
     }
 
     /// Sends it to `address` and reads the whole answer.
@@ -156,12 +164,11 @@ impl Http {
             value.set_sensitive(true);
             message.headers_mut().insert(HeaderName::from_static("x-vault-token"), value);
         }
-        let client = match connection {
+        let ask = match connection {
             Connection::Kept => &self.kept,
             Connection::New => &self.new,
         };
-        let answer = client
-            .request(message)
+        let answer = ask(message)
             .await
             .map_err(|error| Silence { reason: chain(&error), arrived: !error.is_connect() })?;
         let status = answer.status().as_u16();

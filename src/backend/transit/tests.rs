@@ -218,6 +218,7 @@ async fn what_a_node_does_not_know_yet_is_asked_of_another() {
     for text in [
         "invalid ciphertext: version is too new",
         "requested version for encryption is higher than the latest key version",
+        "key version does not exist; latest key version is 1",
     ] {
         let behind = Server::start(&[errors("400 Bad Request", text)]).await;
         ask(&cluster(&[&behind, &good]), ENOUGH).await.unwrap();

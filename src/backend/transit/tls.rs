@@ -15,6 +15,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
+use super::edges::{Connector, Edges};
 use super::files::{self, Digest, Files, Readers};
 use super::http_client::Http;
 use crate::backend::{BackendError, ErrorKind};
@@ -64,6 +65,14 @@ struct Current {
 impl Connections {
     pub(super) fn new(tls: Tls, files: Files) -> Self {
         Self { tls: Arc::new(tls), files, current: Mutex::default() }
+    }
+
+    /// Those that somebody else makes, without TLS.
+    pub(super) fn over(edges: Arc<dyn Edges>, files: Files) -> Self {
+        let connections = Self::new(Tls::default(), files);
+        let http = Arc::new(Http::over(Connector(edges)));
+        connections.current.lock().made = Some((http, Digest::default()));
+        connections
     }
 
     /// The client.

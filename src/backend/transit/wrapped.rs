@@ -27,8 +27,9 @@ use crate::secret::Secret;
 /// How long opening may take, whoever waits for it: an answer that is not waited for is lost.
 const OPENING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// When a wrapping token is looked at again that a node does not know.
-const LOOK_AGAIN: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(2)];
+/// When a wrapping token is looked at again that a node does not know: all of it within the time of one look at the
+/// KMS, so that its words are told and not that there was no time.
+const LOOK_AGAIN: [Duration; 2] = [Duration::from_millis(200), Duration::from_millis(800)];
 
 /// How long a call waits for it that has the one from before.
 const PATIENCE: Duration = Duration::from_secs(1);

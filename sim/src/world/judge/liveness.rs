@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Invariant, Violation};
 use crate::world::history::{Is, Record};
-use crate::world::plan::Plan;
+use crate::world::plan::{Kms, Plan};
 use crate::world::run::HEALS_IN;
 
 /// How long a call may take, in milliseconds: the timeout of the entry, and a moment.
@@ -12,6 +12,16 @@ const CALL_MS: u64 = 3_050;
 
 /// Tasks of a node when nothing is under way: of its plugin, its apiserver and the connections between.
 const TASKS_PER_NODE: usize = 24;
+
+/// Further ones with transit: of connections to three servers and their other ends.
+const TASKS_OF_TRANSIT: usize = 24;
+
+fn tasks_per_node(plan: &Plan) -> usize {
+    match plan.kms {
+        Kms::Simulated => TASKS_PER_NODE,
+        Kms::Transit | Kms::TransitForwarding => TASKS_PER_NODE + TASKS_OF_TRANSIT,
+    }
+}
 
 pub(super) fn judge(plan: &Plan, records: &[Record]) -> Vec<Violation> {
     let mut found = Vec::new();
@@ -36,10 +46,10 @@ pub(super) fn judge(plan: &Plan, records: &[Record]) -> Vec<Violation> {
             Is::Wrote { node, object, error: Some(error), .. } => {
                 (Invariant::L2, format!("apiserver {node} cannot write object {object}: {error}"))
             }
-            Is::Read { node, object, error: Some(error), tampered: false, .. } => {
-                (Invariant::L2, format!("apiserver {node} cannot read object {object}: {error}"))
-            }
-            Is::Tasks { count } if *count > TASKS_PER_NODE * plan.nodes => {
+            Is::Read {
+                node, object, error: Some(error), tampered: false, usable: true, ..
+            } => (Invariant::S7, format!("apiserver {node} cannot read object {object}: {error}")),
+            Is::Tasks { count } if *count > tasks_per_node(plan) * plan.nodes => {
                 (Invariant::S12, format!("{count} tasks are left"))
             }
             Is::Wrote { node, key_id: Some(key_id), error: None, .. } => {

@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use super::track::Tracks;
 use super::{Invariant, Violation};
 use crate::world::history::{Is, KmsCall, Record};
-use crate::world::plan::{Plan, Trouble, What};
+use crate::world::plan::{Kms, Plan, Trouble, What};
 
 /// How long a plugin may take for one look at the KMS, in milliseconds.
 const LOOK_MS: u64 = 5_000;
+
+/// How long the client of transit believes that a key wraps and unwraps, in milliseconds.
+const PROOF_MS: u64 = 30_000;
 
 /// How long a call may take, in milliseconds.
 const CALL_MS: u64 = 3_000;
@@ -58,8 +61,13 @@ impl Judge<'_> {
         match is {
             Is::Event(what) => {
                 self.tracks.event(at_ms, what);
-                if let What::PluginKilled { node } | What::PluginStopped { node } = what {
-                    self.told[*node].clear();
+                match what {
+                    What::PluginKilled { node } | What::PluginStopped { node } => {
+                        self.told[*node].clear();
+                    }
+                    // What was current then is current again.
+                    What::Restored => self.told.iter_mut().for_each(BTreeMap::clear),
+                    _ => {}
                 }
             }
             Is::Healed => self.heal(at_ms),
@@ -70,11 +78,22 @@ impl Judge<'_> {
                 if rpc == "Status" && error.is_none() {
                     self.outage_is_told(*node, began, at_ms);
                 }
+                if let (Some(error), "Encrypt") = (error, rpc.as_str())
+                    && self.tracks.is_settled(*node, began)
+                    && self.tracks.is_settled(*node, at_ms)
+                {
+                    let what = format!("plugin {node} does not wrap: {error}");
+                    self.violation(at_ms, Invariant::S7, what);
+                }
                 if let (Some(key_id), None) = (key_id, error) {
                     self.told(at_ms, *node, provider, rpc, key_id);
                 }
             }
-            Is::Kms { .. } | Is::Health { .. } | Is::Current { .. } | Is::Tasks { .. } => {}
+            Is::Kms { .. }
+            | Is::Refused { .. }
+            | Is::Health { .. }
+            | Is::Current { .. }
+            | Is::Tasks { .. } => {}
         }
     }
 
@@ -83,6 +102,7 @@ impl Judge<'_> {
             self.tracks.event(at_ms, &What::Kms { node, does: Trouble::None });
             self.tracks.event(at_ms, &What::PluginStarted { node });
         }
+        self.tracks.heal(at_ms);
         self.tracks.event(at_ms, &What::OldEnabled);
     }
 
@@ -129,7 +149,8 @@ impl Judge<'_> {
         if *tampered {
             return;
         }
-        if !*usable && self.tracks.old_enabled {
+        // Who makes the key anew or restores an old one has lost what was wrapped since.
+        if !*usable && self.tracks.old_enabled && !self.tracks.lost {
             let version = wrapped_by.unwrap_or_default();
             let what = format!("object {object} needs version {version}, which was destroyed");
             self.violation(at_ms, Invariant::S9, what);
@@ -142,12 +163,22 @@ impl Judge<'_> {
     fn outage_is_told(&mut self, node: usize, began: u64, at_ms: u64) {
         let track = &self.tracks.nodes[node];
         let out_of_order = !matches!(track.trouble, Trouble::None | Trouble::WrapsWithPrevious);
-        let noticed = self.plan.period_s * 1000 + LOOK_MS + CALL_MS;
+        let mut noticed = self.plan.period_s * 1000 + LOOK_MS + CALL_MS;
+        // What the look of each period does not show, the proof of each half minute does.
+        if self.plan.kms != Kms::Simulated {
+            noticed += PROOF_MS;
+        }
         if out_of_order && began > track.trouble_since + noticed {
             let (trouble, since) = (track.trouble, track.trouble_since / 1000);
             let what = format!(
                 "plugin {node} says ok, and its KMS has had trouble ({trouble:?}) since {since} s"
             );
+            self.violation(at_ms, Invariant::S8, what);
+        }
+        if let Some(since) = self.tracks.nobody_serves.filter(|since| began > since + noticed) {
+            let since = since / 1000;
+            let what =
+                format!("plugin {node} says ok, and no server has been well since {since} s");
             self.violation(at_ms, Invariant::S8, what);
         }
     }
