@@ -200,8 +200,7 @@ mod tests {
         let server = http2::Builder::new(TokioExecutor::new());
         tokio::spawn(server.serve_connection(TokioIo::new(theirs), service));
         call(Client::over(ours, Duration::from_secs(60)).await.unwrap()).await;
-        let seen = seen.lock().clone();
-        seen
+        seen.lock().clone()
     }
 
     #[tokio::test]
