@@ -130,7 +130,7 @@ impl System {
         let (provider, announced) = (&node_here.provider, &client.announced);
         let answer =
             runtime.block_on(async { provider.encrypt(announced, plaintext, soon()).await });
-        let (state, held) = (&model.nodes[node], model.held_by(node));
+        let (state, holds) = (&model.nodes[node], model.held_by(node));
         let told = client.told.as_ref().map(|id| model.number_of(id));
         match answer {
             Ok(encrypted) => {
@@ -140,16 +140,16 @@ impl System {
                     None => node_here.name(&encrypted.key_id, model),
                 };
                 assert!(told.is_none_or(|told| told == number), "{told:?} was told, not {number}");
-                assert!(held.contains(&number), "the KMS does not hold key {number}");
-                let lie = state.lies && number != held[0];
+                assert!(holds.contains(&number), "the KMS does not hold key {number}");
+                let lie = state.lies && number != holds[0];
                 assert!(!lie, "another key has wrapped it");
                 acknowledged.push(Acknowledged { stored: stored(&encrypted), key: number, seed });
             }
             Err(error) => {
-                let gone = told.is_some_and(|told| !held.contains(&told));
+                let gone = told.is_some_and(|told| !holds.contains(&told));
                 // Without a Status before it, it goes by the keys that the monitor has seen last.
-                let stale = told.is_none() && !state.settled();
-                let may = state.away || state.lies || gone || stale;
+                let outdated = told.is_none() && !state.settled();
+                let may = state.away || state.lies || gone || outdated;
                 assert!(may, "{error}");
             }
         }
