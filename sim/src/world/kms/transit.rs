@@ -106,10 +106,10 @@ impl State {
         let (now, end) = (Instant::now(), self.log.len() - 1);
         let is_leader = self.election.leader() == Ok(server);
         let Server { lag, applied, deaf_until, machine } = &mut self.servers[server];
-        let hears = !matches!(machine, Machine::Hung | Machine::Killed | Machine::Stopped);
+        let listens = !matches!(machine, Machine::Hung | Machine::Killed | Machine::Stopped);
         if is_leader {
             *applied = end;
-        } else if hears && now >= *deaf_until {
+        } else if listens && now >= *deaf_until {
             let heard = self.log.iter().rposition(|(made, _)| *made + *lag <= now).unwrap_or(0);
             *applied = heard.max(*applied);
         }
