@@ -188,7 +188,7 @@ impl Cluster {
             state.election.changed(server, &machines, &self.random);
         }
         if matches!(machine, Machine::Killed | Machine::Stopped) {
-            self.cut(server);
+            self.cut(|_, of| of == server);
         }
     }
 
@@ -206,7 +206,13 @@ impl Kms for Cluster {
     fn happen(&self, what: &What) {
         let millis = Duration::from_millis;
         match what {
-            What::Kms { node, does } => self.state.lock().views[*node].trouble = *does,
+            What::Kms { node, does } => {
+                self.state.lock().views[*node].trouble = *does;
+                // What was connected is not any more, either.
+                if *does == Trouble::Unreachable {
+                    self.cut(|of, _| of == *node);
+                }
+            }
             What::KmsTakes { node, ms } => self.state.lock().views[*node].takes = millis(*ms),
             What::Server { server, is } => self.set_machine(*server, *is),
             What::ServerLag { server, ms } => self.state.lock().servers[*server].lag = millis(*ms),
