@@ -106,12 +106,12 @@ impl State {
         let (now, end) = (Instant::now(), self.log.len() - 1);
         let is_leader = self.election.leader() == Ok(server);
         let Server { lag, applied, deaf_until, machine } = &mut self.servers[server];
-        let hears = !matches!(machine, Machine::Hung | Machine::Killed | Machine::Stopped);
+        let listens = !matches!(machine, Machine::Hung | Machine::Killed | Machine::Stopped);
         if is_leader {
             *applied = end;
-        } else if hears && now >= *deaf_until {
-            let arrived = self.log.iter().rposition(|(made, _)| *made + *lag <= now).unwrap_or(0);
-            *applied = arrived.max(*applied);
+        } else if listens && now >= *deaf_until {
+            let heard = self.log.iter().rposition(|(made, _)| *made + *lag <= now).unwrap_or(0);
+            *applied = heard.max(*applied);
         }
         &self.log[*applied].1
     }
@@ -188,7 +188,7 @@ impl Cluster {
             state.election.changed(server, &machines, &self.random);
         }
         if matches!(machine, Machine::Killed | Machine::Stopped) {
-            self.cut(server);
+            self.cut(|_, of| of == server);
         }
     }
 
@@ -206,7 +206,13 @@ impl Kms for Cluster {
     fn happen(&self, what: &What) {
         let millis = Duration::from_millis;
         match what {
-            What::Kms { node, does } => self.state.lock().views[*node].trouble = *does,
+            What::Kms { node, does } => {
+                self.state.lock().views[*node].trouble = *does;
+                // What was connected is not any more, either.
+                if *does == Trouble::Unreachable {
+                    self.cut(|of, _| of == *node);
+                }
+            }
             What::KmsTakes { node, ms } => self.state.lock().views[*node].takes = millis(*ms),
             What::Server { server, is } => self.set_machine(*server, *is),
             What::ServerLag { server, ms } => self.state.lock().servers[*server].lag = millis(*ms),

@@ -124,10 +124,12 @@ impl Cluster {
         }
     }
 
-    /// Cuts all connections to a server.
-    pub(super) fn cut(&self, server: usize) {
-        for links in &self.links {
-            links[server].send_modify(|link| link.cut += 1);
+    /// Cuts all connections between those nodes and servers.
+    pub(super) fn cut(&self, between: impl Fn(usize, usize) -> bool) {
+        for (node, links) in self.links.iter().enumerate() {
+            for (_, link) in links.iter().enumerate().filter(|(server, _)| between(node, *server)) {
+                link.send_modify(|link| link.cut += 1);
+            }
         }
     }
 }
