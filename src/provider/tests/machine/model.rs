@@ -37,8 +37,6 @@ pub(super) struct Node {
     quiet: u64,
     /// The KMS was away, and perhaps the monitor still believes it.
     sick: bool,
-    /// The process has started, and perhaps has not seen the KMS yet.
-    fresh: bool,
 }
 
 impl Node {
@@ -50,12 +48,6 @@ impl Node {
     /// Whether Status may be an error.
     pub(super) fn may_be_sick(&self) -> bool {
         self.away || self.sick
-    }
-
-    /// Whether an Encrypt without a Status before it may fail: it goes by keys that were seen long ago, or by
-    /// none.
-    pub(super) fn may_be_stale(&self) -> bool {
-        !self.settled() || self.fresh && self.may_be_sick()
     }
 }
 
@@ -141,7 +133,7 @@ impl ReferenceStateMachine for Rotation {
     type Transition = Step;
 
     fn init_state() -> BoxedStrategy<Model> {
-        let node = Node { heard: 1, away: false, lies: false, quiet: 0, sick: false, fresh: true };
+        let node = Node { heard: 1, away: false, lies: false, quiet: 0, sick: false };
         let clients = (0..CLIENTS).map(|client| client % NODES).collect();
         Just(Model { changes: vec![Change::Made(1)], nodes: vec![node; NODES], clients }).boxed()
     }
@@ -189,16 +181,11 @@ impl ReferenceStateMachine for Rotation {
             Step::Wait(seconds) => {
                 for node in &mut model.nodes {
                     node.quiet += seconds;
-                    if node.settled() && !node.away {
-                        (node.sick, node.fresh) = (false, false);
-                    }
+                    node.sick &= node.away || !node.settled();
                 }
             }
             Step::Reconnect(client, node) => model.clients[client] = node,
-            Step::Restart(node) => change(&mut model.nodes[node], |node| {
-                node.fresh = true;
-                node.sick = node.away;
-            }),
+            Step::Restart(node) => change(&mut model.nodes[node], |node| node.sick = node.away),
             Step::Status(_) | Step::Encrypt(..) | Step::Decrypt(..) | Step::DecryptRenamed(..) => {}
         }
         model
