@@ -94,7 +94,10 @@ fn every_caller_gets_its_own_answer_and_threads_end() {
                 let pool = Arc::clone(&pool);
                 thread::spawn(move || {
                     for turn in 0..2 {
-                        let outcome = call(&pool, LONG, move |_| (number, turn));
+                        let outcome = call(&pool, LONG, move |_| {
+                            thread::yield_now();
+                            (number, turn)
+                        });
                         assert_eq!(outcome, Ok((number, turn)));
                     }
                 })
@@ -104,6 +107,7 @@ fn every_caller_gets_its_own_answer_and_threads_end() {
             caller.join().unwrap();
         }
         assert!(module.most_calls() <= 2, "a thread for each of two calls");
+        assert_eq!(module.workers.load(Ordering::SeqCst), 2, "no more sessions than configured");
         ends(pool, &module);
     });
 }
