@@ -488,8 +488,13 @@ impl VaultServer {
         self.call("GET", "sys/seal-status", &Value::Null).1
     }
 
-    /// A call that has to succeed; what it says.
-    fn must(&self, method: &str, path: &str, body: &Value) -> Value {
+    /// A call with the root token that has to succeed; what it says.
+    ///
+    /// # Panics
+    ///
+    /// If it does not.
+    #[allow(clippy::must_use_candidate, reason = "many call it for what it does")]
+    pub fn must(&self, method: &str, path: &str, body: &Value) -> Value {
         match self.call(method, path, body) {
             (200..300, answer) => answer,
             (status, answer) => panic!("{}: {method} {path}: {status} {answer}", self.name),

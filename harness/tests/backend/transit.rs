@@ -146,9 +146,7 @@ impl World {
     }
 
     fn root(&self, method: &str, path: &str, body: &serde_json::Value) -> serde_json::Value {
-        let (status, answer) = self.server.call(method, path, body);
-        assert!((200..300).contains(&status), "{path}: {status} {answer}");
-        answer
+        self.server.must(method, path, body)
     }
 }
 

@@ -26,8 +26,8 @@ impl Imported {
     pub fn replace(stage: &Stage, server: VaultServer) -> Option<Self> {
         let openssl = components::openssl()?;
         let mut imported = Self { stage: stage.clone(), server, openssl, keys: Vec::new() };
-        imported.must("POST", "transit/keys/kms/config", &json!({"deletion_allowed": true}));
-        imported.must("DELETE", "transit/keys/kms", &Value::Null);
+        imported.server.must("POST", "transit/keys/kms/config", &json!({"deletion_allowed": true}));
+        imported.server.must("DELETE", "transit/keys/kms", &Value::Null);
         imported.add(random_key());
         Some(imported)
     }
@@ -38,10 +38,10 @@ impl Imported {
         if self.keys.is_empty() {
             let body =
                 json!({"ciphertext": ciphertext, "hash_function": hash, "type": "aes256-gcm96"});
-            self.must("POST", "transit/keys/kms/import", &body);
+            self.server.must("POST", "transit/keys/kms/import", &body);
         } else {
             let body = json!({"ciphertext": ciphertext, "hash_function": hash});
-            self.must("POST", "transit/keys/kms/import_version", &body);
+            self.server.must("POST", "transit/keys/kms/import_version", &body);
         }
         self.keys.push(key);
     }
@@ -49,7 +49,7 @@ impl Imported {
     /// A passing key for the server's public key, then `key` for the passing key.
     fn wrap(&self, key: &[u8; 32]) -> String {
         let path = |name: &str| self.stage.path(name).display().to_string();
-        let public = self.must("GET", "transit/wrapping_key", &Value::Null);
+        let public = self.server.must("GET", "transit/wrapping_key", &Value::Null);
         let public = public["data"]["public_key"].as_str().expect("a public key");
         std::fs::write(path("wrapping.pem"), public).expect("a file");
         let passing = random_key();
@@ -76,12 +76,6 @@ impl Imported {
             .expect("openssl can be run");
         assert!(output.status.success(), "{args:?}: {output:?}");
         std::fs::read(to).expect("what it wrote")
-    }
-
-    fn must(&self, method: &str, path: &str, body: &Value) -> Value {
-        let (status, answer) = self.server.call(method, path, body);
-        assert!((200..300).contains(&status), "{path}: {status} {answer}");
-        answer
     }
 }
 

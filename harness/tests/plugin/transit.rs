@@ -78,12 +78,6 @@ fn check(config: &PluginConfig) -> (i32, String) {
     (output.status.code().unwrap(), String::from_utf8(text).unwrap())
 }
 
-fn must(server: &VaultServer, method: &str, path: &str, body: &Value) -> Value {
-    let (status, answer) = server.call(method, path, body);
-    assert!((200..300).contains(&status), "{path}: {status} {answer}");
-    answer
-}
-
 fn the_printed_script_is_all_that_is_needed(product: Product) {
     let Some((stage, server, config)) = configure("script", product, "") else { return };
     provision(&stage, &server, product, &config);
@@ -98,10 +92,10 @@ fn the_printed_script_is_all_that_is_needed(product: Product) {
     let role = "auth/approle/role/kleidi-kms";
     let networks =
         json!({"secret_id_bound_cidrs": "127.0.0.0/8", "token_bound_cidrs": "127.0.0.0/8"});
-    must(&server, "POST", role, &networks);
-    let before = must(&server, "GET", role, &Value::Null)["data"].clone();
+    server.must("POST", role, &networks);
+    let before = server.must("GET", role, &Value::Null)["data"].clone();
     assert!(sh(&server, &printed(product, &config), "").status.success());
-    assert_eq!(must(&server, "GET", role, &Value::Null)["data"], before);
+    assert_eq!(server.must("GET", role, &Value::Null)["data"], before);
     let plugin = config.start();
     wait_healthy(&plugin);
     let ours = plugin.client().encrypt(SEED).unwrap();
@@ -124,11 +118,11 @@ fn the_printed_script_is_all_that_is_needed(product: Product) {
     assert_eq!(code, 0, "{said}");
     // And a policy of that name that is for something else stays.
     let other = json!({"policy": "path \"transit/encrypt/other\" { capabilities = [\"update\"] }"});
-    must(&server, "POST", "sys/policies/acl/kleidi-kms", &other);
+    server.must("POST", "sys/policies/acl/kleidi-kms", &other);
     let output = sh(&server, &printed(product, plugin.config()), "");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("the policy kleidi-kms is there, and for something else"), "{said}");
-    let policy = must(&server, "GET", "sys/policies/acl/kleidi-kms", &Value::Null);
+    let policy = server.must("GET", "sys/policies/acl/kleidi-kms", &Value::Null);
     assert_eq!(policy["data"]["policy"], other["policy"]);
 }
 
@@ -177,24 +171,24 @@ fn check_tells_where_the_way_ends(product: Product) {
     let (_, whole) = server.call("GET", "sys/policies/acl/kleidi-kms", &Value::Null);
     let policy = whole["data"]["policy"].as_str().unwrap();
     let less = policy.replace("transit/hmac/kms", "transit/hmac/other");
-    must(&server, "POST", "sys/policies/acl/kleidi-kms", &json!({ "policy": less }));
+    server.must("POST", "sys/policies/acl/kleidi-kms", &json!({ "policy": less }));
     says(&config, 78, &["lack update on transit/hmac/kms;", "--print-policy"]);
     let create = policy.replacen("[\"update\"]", "[\"update\", \"create\"]", 1);
-    must(&server, "POST", "sys/policies/acl/kleidi-kms", &json!({ "policy": create }));
+    server.must("POST", "sys/policies/acl/kleidi-kms", &json!({ "policy": create }));
     says(&config, 0, &["warning: the policy grants create on transit/encrypt/kms"]);
     let blind = policy.replace("[\"read\"]", "[\"deny\"]");
-    must(&server, "POST", "sys/policies/acl/kleidi-kms", &json!({ "policy": blind }));
+    server.must("POST", "sys/policies/acl/kleidi-kms", &json!({ "policy": blind }));
     says(&config, 0, &["warning: whether the key can be exported or deleted is not known"]);
-    must(&server, "POST", "sys/policies/acl/kleidi-kms", &json!({ "policy": policy }));
+    server.must("POST", "sys/policies/acl/kleidi-kms", &json!({ "policy": policy }));
 
     // The key: not there, of another type, and the engine gone.
-    must(&server, "POST", "transit/keys/kms/config", &json!({"deletion_allowed": true}));
+    server.must("POST", "transit/keys/kms/config", &json!({"deletion_allowed": true}));
     says(&config, 0, &["warning", "deletion_allowed"]);
-    must(&server, "DELETE", "transit/keys/kms", &Value::Null);
+    server.must("DELETE", "transit/keys/kms", &Value::Null);
     says(&config, 78, &["create the key"]);
-    must(&server, "POST", "transit/keys/kms", &json!({"type": "rsa-2048"}));
+    server.must("POST", "transit/keys/kms", &json!({"type": "rsa-2048"}));
     says(&config, 78, &["its type rsa-2048 takes no associated data", "aes256-gcm96"]);
-    must(&server, "DELETE", "sys/mounts/transit", &Value::Null);
+    server.must("DELETE", "sys/mounts/transit", &Value::Null);
     says(&config, 78, &["the mount is not there"]);
 
     server.seal();
@@ -205,7 +199,7 @@ fn check_warns_of_an_unsafe_key(product: Product) {
     let Some((stage, server, config)) = configure("unsafe", product, "") else { return };
     provision(&stage, &server, product, &config);
     let unsafe_key = json!({"exportable": true, "allow_plaintext_backup": true});
-    must(&server, "POST", "transit/keys/kms/config", &unsafe_key);
+    server.must("POST", "transit/keys/kms/config", &unsafe_key);
     let (code, said) = check(&config);
     assert_eq!(code, 0, "{said}");
     for words in [
@@ -221,7 +215,7 @@ fn check_says_that_a_namespace_is_passed_over(product: Product) {
     let namespace = "  namespace: team1\n";
     let Some((stage, server, config)) = configure("namespace", product, namespace) else { return };
     if product == Product::OpenBao {
-        must(&server, "POST", "sys/namespaces/team1", &json!({}));
+        server.must("POST", "sys/namespaces/team1", &json!({}));
     }
     provision(&stage, &server, product, &config);
     let (code, said) = check(&config);
@@ -246,7 +240,7 @@ fn check_judges_the_token(product: Product) {
     let make = |settings: Value| {
         let mut body = json!({"policies": ["kleidi-kms"], "no_parent": true});
         body.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
-        let made = must(&server, "POST", "auth/token/create", &body);
+        let made = server.must("POST", "auth/token/create", &body);
         let token = made["auth"]["client_token"].as_str().unwrap().to_owned();
         write_private(&file, &token);
         token
@@ -287,16 +281,16 @@ fn check_judges_the_token(product: Product) {
     let ask = "path \"auth/token/lookup-self\" { capabilities = [\"read\"] }\n\
                path \"sys/capabilities-self\" { capabilities = [\"update\"] }\n";
     let less = policy.as_str().unwrap().replace("renew-self", "renew-other") + ask;
-    must(&server, "POST", "sys/policies/acl/kleidi-kms", &json!({ "policy": less }));
+    server.must("POST", "sys/policies/acl/kleidi-kms", &json!({ "policy": less }));
     says(
         0,
         &["may not renew itself", "lack update on auth/token/renew-self", "it ends in", well],
         &[],
     );
-    must(&server, "POST", "sys/policies/acl/kleidi-kms", &json!({ "policy": policy }));
+    server.must("POST", "sys/policies/acl/kleidi-kms", &json!({ "policy": policy }));
 
     let token = make(json!({"period": "1h"}));
-    must(&server, "POST", "auth/token/revoke", &json!({ "token": token }));
+    server.must("POST", "auth/token/revoke", &json!({ "token": token }));
     let name = file.display().to_string();
     says(
         78,
@@ -358,12 +352,12 @@ fn a_script_leaves_what_others_have_configured(product: Product) {
     let Some((stage, server, script)) = by_jwt("others", product) else { return };
     let whole = filled_in(&script, &stage, "https://issuer.example");
     // Stopped between enabling and configuring, it can be run again.
-    must(&server, "POST", "sys/auth/jwt", &json!({"type": "jwt"}));
+    server.must("POST", "sys/auth/jwt", &json!({"type": "jwt"}));
     for argument in ["--make-key", "", ""] {
         let output = sh(&server, &whole, argument);
         assert!(output.status.success(), "{output:?}");
     }
-    let read = |path: &str| must(&server, "GET", path, &Value::Null)["data"].clone();
+    let read = |path: &str| server.must("GET", path, &Value::Null)["data"].clone();
     let (config, role) = (read("auth/jwt/config"), read("auth/jwt/role/control-plane"));
     assert_eq!(config["bound_issuer"], "https://issuer.example");
     assert_eq!(role["token_policies"], json!(["kleidi-kms"]));
@@ -385,13 +379,13 @@ fn a_script_leaves_what_others_have_configured(product: Product) {
     let mut foreign =
         json!({"role_type": "jwt", "user_claim": "sub", "bound_audiences": ["others"]});
     foreign["token_policies"] = json!(["of-others"]);
-    must(&server, "POST", "auth/jwt/role/control-plane", &foreign);
+    server.must("POST", "auth/jwt/role/control-plane", &foreign);
     stops(&whole, &["auth/jwt/role/control-plane is there, for the policies [of-others]"]);
     let found = read("auth/jwt/role/control-plane");
     assert_eq!(found["token_policies"], foreign["token_policies"], "as it was");
     // And a mount of another type.
-    must(&server, "DELETE", "sys/auth/jwt", &Value::Null);
-    must(&server, "POST", "sys/auth/jwt", &json!({"type": "approle"}));
+    server.must("DELETE", "sys/auth/jwt", &Value::Null);
+    server.must("POST", "sys/auth/jwt", &json!({"type": "approle"}));
     let output = sh(&server, &whole, "");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("sys/auth/jwt is there and of type approle, not jwt"), "{said}");
@@ -406,14 +400,14 @@ fn status_notices_that_decrypt_alone_is_forbidden(product: Product) {
     let plugin = config.start();
     wait_healthy(&plugin);
     let less = policy.replace("transit/decrypt/kms", "transit/decrypt/other");
-    must(&server, "POST", "sys/policies/acl/kleidi-kms", &json!({ "policy": less }));
+    server.must("POST", "sys/policies/acl/kleidi-kms", &json!({ "policy": less }));
     let minute = Duration::from_secs(60);
     let error = within(minute, "Status to be an error", || match plugin.client().status() {
         Ok(status) => Err(format!("{status:?}")),
         Err(error) => Ok(error),
     });
     assert!(error.message().contains("permission denied"), "{error}");
-    must(&server, "POST", "sys/policies/acl/kleidi-kms", &json!({ "policy": policy }));
+    server.must("POST", "sys/policies/acl/kleidi-kms", &json!({ "policy": policy }));
     wait_healthy(&plugin);
 }
 
@@ -425,7 +419,7 @@ fn genuine_answers_of_other_plugins_are_read(product: Product) {
     provision(&stage, &server, product, &config);
     let vectors = foreign::transit_vectors();
     let backup = json!({"backup": vectors.backup});
-    must(&server, "POST", "transit/restore/old", &backup);
+    server.must("POST", "transit/restore/old", &backup);
     let file = fs::read_to_string(config.file()).unwrap();
     let plugin = config.start();
     wait_healthy(&plugin);
