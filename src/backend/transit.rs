@@ -269,7 +269,7 @@ impl Backend for Transit {
 
     fn wrap(&self, request: WrapRequest, deadline: Instant) -> Reply<'_, Wrapped> {
         Box::pin(async move {
-            let _turn = self.0.turn("wrap a seed", deadline).await?;
+            let _turn = self.0.turn(seed::WRAP, deadline).await?;
             let wrapped = self.0.wrap_verified(&request, deadline).await;
             wrapped.inspect_err(|error| self.0.heed(error))
         })

@@ -213,7 +213,7 @@ impl Login {
 
     async fn take_off(&self, deadline: Instant) -> Result<InFlight, BackendError> {
         timeout_at(deadline, Arc::clone(&self.flight).lock_owned()).await.map_err(|_| {
-            BackendError::new(ErrorKind::Timeout, "log in", "another call's login takes too long")
+            BackendError::new(ErrorKind::Timeout, LOG_IN, "another call's login takes too long")
         })
     }
 
@@ -243,7 +243,7 @@ impl Login {
             }
             outcome
         });
-        let ended = |reason| BackendError::new(ErrorKind::Timeout, "log in", reason);
+        let ended = |reason| BackendError::new(ErrorKind::Timeout, LOG_IN, reason);
         match timeout_at(deadline, under_way).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(ended("the login has ended by a bug")),
@@ -335,7 +335,7 @@ impl Login {
             }
         })?;
         self.refused.clear();
-        Lease::granted("log in", &answer, number, &*self.random)
+        Lease::granted(LOG_IN, &answer, number, &*self.random)
     }
 
     async fn credential(

@@ -16,7 +16,7 @@ use crate::backend::{
 use crate::key_id::{KeyId, Version};
 use crate::secret::Secret;
 
-const WRAP: &str = "wrap a seed";
+pub(super) const WRAP: &str = "wrap a seed";
 
 /// How often a seed is wrapped anew because the server was lost before it was read back.
 const TIMES: u32 = 3;

@@ -75,10 +75,27 @@ impl Gate {
     }
 }
 
+/// Threads that call, by their number, each with the pool.
+fn callers<T: Send + 'static>(
+    pool: &Arc<Pool>,
+    count: usize,
+    calls: impl Fn(&Pool, usize) -> T + Clone + Send + 'static,
+) -> Vec<thread::JoinHandle<T>> {
+    let start = |number| {
+        let (pool, calls) = (Arc::clone(pool), calls.clone());
+        thread::spawn(move || calls(&pool, number))
+    };
+    (0..count).map(start).collect()
+}
+
 /// Waits until all sessions are closed, which is when all threads have ended; a thread that does not is a
 /// deadlock to shuttle.
 fn ends(pool: Arc<Pool>, module: &Module) {
     drop(pool);
+    all_ended(module);
+}
+
+fn all_ended(module: &Module) {
     while module.workers.load(Ordering::SeqCst) > 0 {
         thread::yield_now();
     }
@@ -89,20 +106,15 @@ fn every_caller_gets_its_own_answer_and_threads_end() {
     in_many_orders(|| {
         let module = Module::new();
         let pool = pool(&module, 2, 8);
-        let callers: Vec<_> = (0..3)
-            .map(|number| {
-                let pool = Arc::clone(&pool);
-                thread::spawn(move || {
-                    for turn in 0..2 {
-                        let outcome = call(&pool, LONG, move |_| {
-                            thread::yield_now();
-                            (number, turn)
-                        });
-                        assert_eq!(outcome, Ok((number, turn)));
-                    }
-                })
-            })
-            .collect();
+        let callers = callers(&pool, 3, |pool, number| {
+            for turn in 0..2 {
+                let outcome = call(pool, LONG, move |_| {
+                    thread::yield_now();
+                    (number, turn)
+                });
+                assert_eq!(outcome, Ok((number, turn)));
+            }
+        });
         for caller in callers {
             caller.join().unwrap();
         }
@@ -186,12 +198,9 @@ fn a_hung_call_is_replaced_once() {
         let gate = Arc::new(Gate::default());
         gate.hang(&pool);
         pass(LOST_AFTER + CALL_TIMEOUT);
-        let callers: Vec<_> = (0..3)
-            .map(|number| {
-                let pool = Arc::clone(&pool);
-                thread::spawn(move || assert_eq!(call(&pool, LONG, move |_| number), Ok(number)))
-            })
-            .collect();
+        let callers = callers(&pool, 3, |pool, number| {
+            assert_eq!(call(pool, LONG, move |_| number), Ok(number));
+        });
         for caller in callers {
             caller.join().unwrap();
         }
@@ -226,15 +235,8 @@ fn a_full_queue_refuses_at_once() {
         let pool = pool(&module, 1, 1);
         let gate = Arc::new(Gate::default());
         gate.hang(&pool);
-        let callers: Vec<_> = (0..2)
-            .map(|_| {
-                let pool = Arc::clone(&pool);
-                thread::spawn(move || {
-                    let outcome = call(&pool, Duration::from_millis(300), |_| ());
-                    kind(&outcome)
-                })
-            })
-            .collect();
+        let callers =
+            callers(&pool, 2, |pool, _| kind(&call(pool, Duration::from_millis(300), |_| ())));
         let kinds: Vec<_> = callers.into_iter().map(|caller| caller.join().unwrap()).collect();
         assert!(kinds.iter().all(Option::is_some), "{kinds:?}");
         let full = kinds.contains(&Some(ErrorKind::Overloaded));
@@ -250,20 +252,15 @@ fn the_pool_ends_under_calls() {
     in_many_orders(|| {
         let module = Module::new();
         let pool = pool(&module, 2, 8);
-        let callers: Vec<_> = (0..3)
-            .map(|number| {
-                let pool = Arc::clone(&pool);
-                thread::spawn(move || call(&pool, Duration::from_millis(200), move |_| number))
-            })
-            .collect();
+        let callers = callers(&pool, 3, |pool, number| {
+            call(pool, Duration::from_millis(200), move |_| number)
+        });
         drop(pool);
         for (number, caller) in callers.into_iter().enumerate() {
             let outcome = caller.join().unwrap();
             let fine = outcome == Ok(number) || kind(&outcome) == Some(ErrorKind::Timeout);
             assert!(fine, "{outcome:?}");
         }
-        while module.workers.load(Ordering::SeqCst) > 0 {
-            thread::yield_now();
-        }
+        all_ended(&module);
     });
 }

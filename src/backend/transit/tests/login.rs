@@ -45,6 +45,17 @@ fn app_role(files: &Files) -> Auth {
     }
 }
 
+/// A wrapped secret_id.
+fn wrapped(server: &Server, files: &Files) -> Wrapped {
+    let settings = Settings {
+        file: files.put("wrapped", "s.wrapping"),
+        mount: "approle".to_owned(),
+        role: None,
+        namespace: None,
+    };
+    Wrapped::new(settings, Arc::new(cluster(&[server])))
+}
+
 fn soon() -> Instant {
     Instant::now() + ENOUGH
 }
@@ -209,13 +220,7 @@ async fn a_secret_id_is_not_lost_with_the_call_that_opened_it() {
     let late = Reply::Late(Duration::from_millis(300), opened);
     let gone = errors("400 Bad Request", "wrapping token is not valid or does not exist");
     let (server, files) = (Server::start(&[looked, late, gone]).await, Files::new());
-    let settings = Settings {
-        file: files.put("wrapped", "s.wrapping"),
-        mount: "approle".to_owned(),
-        role: None,
-        namespace: None,
-    };
-    let wrapped = Wrapped::new(settings, Arc::new(cluster(&[&server])));
+    let wrapped = wrapped(&server, &files);
     let error = wrapped.secret_id(Instant::now() + Duration::from_millis(100)).await.err().unwrap();
     assert_eq!(error.kind, ErrorKind::Timeout);
     // Nor is it opened again, which would look like a theft.
@@ -340,13 +345,7 @@ async fn a_wrapping_token_that_is_too_new_for_a_node_is_looked_at_again() {
     let looked = json("200 OK", r#"{"data":{"creation_path":"auth/approle/role/kms/secret-id"}}"#);
     let opened = json("200 OK", r#"{"data":{"secret_id":"the secret"}}"#);
     let (server, files) = (Server::start(&[unknown, looked, opened]).await, Files::new());
-    let settings = Settings {
-        file: files.put("wrapped", "s.wrapping"),
-        mount: "approle".to_owned(),
-        role: None,
-        namespace: None,
-    };
-    let wrapped = Wrapped::new(settings, Arc::new(cluster(&[&server])));
+    let wrapped = wrapped(&server, &files);
     assert_eq!(wrapped.secret_id(soon()).await.unwrap().expose(), b"the secret");
     assert_eq!(server.requests().await, 3);
 }
