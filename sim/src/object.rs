@@ -173,7 +173,23 @@ fn record<'a>(value: &'a [u8], provider: &str) -> Option<&'a [u8]> {
 
 /// The record of a value of this provider, with all limits checked.
 pub fn parse(value: &[u8], provider: &str, by: Version) -> Result<EncryptedObject, ReadError> {
-    let record = record(value, provider).ok_or(ReadError::NoPrefix)?;
+    read(record(value, provider), by)
+}
+
+/// The record of a value, whichever provider's it is, with all limits checked.
+pub fn parse_any(value: &[u8], by: Version) -> Result<EncryptedObject, ReadError> {
+    read(record_of_any(value), by)
+}
+
+/// The bytes of the record in a value, whichever provider's it is.
+#[must_use]
+pub fn record_of_any(value: &[u8]) -> Option<&[u8]> {
+    let rest = value.strip_prefix(ETCD_PREFIX.as_bytes())?;
+    rest.iter().position(|byte| *byte == b':').map(|at| &rest[at + 1..])
+}
+
+fn read(record: Option<&[u8]>, by: Version) -> Result<EncryptedObject, ReadError> {
+    let record = record.ok_or(ReadError::NoPrefix)?;
     let object = wire::decode(record, by.protobuf()).map_err(ReadError::Protobuf)?;
     validate(&object).map_err(ReadError::Invalid)?;
     Ok(object)

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use kleidi_proto::encryption::{ETCD_PREFIX, EncryptedObject};
+use kleidi_proto::encryption::EncryptedObject;
 use prost::Message as _;
 use tonic::metadata::MetadataMap;
 
@@ -12,6 +12,7 @@ use crate::config::GroupResource;
 use crate::edges::Edges;
 use crate::envelope::Read;
 use crate::etcd::{Etcd, Pair};
+use crate::object;
 use crate::secret::{Manager, Secret};
 
 /// How often an update that somebody else was faster than is tried again.
@@ -168,9 +169,7 @@ impl Store {
 
 /// Of the record in a value, whichever plugin's it is.
 fn key_id(value: &[u8]) -> Option<String> {
-    let rest = value.strip_prefix(ETCD_PREFIX.as_bytes())?;
-    let record = rest.iter().position(|byte| *byte == b':').map(|at| &rest[at + 1..])?;
-    Some(EncryptedObject::decode(record).ok()?.key_id)
+    Some(EncryptedObject::decode(object::record_of_any(value)?).ok()?.key_id)
 }
 
 fn secrets() -> GroupResource {

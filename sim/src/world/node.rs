@@ -248,6 +248,13 @@ impl Node {
         content
     }
 
+    /// Reads so many objects, one after another.
+    pub async fn read_all(&self, objects: usize) {
+        for object in 0..objects {
+            self.read(object).await;
+        }
+    }
+
     /// Reads and writes an object as it is, so that it is under the current key.
     pub async fn rewrite(&self, object: usize) {
         if let Some((revision, content)) = self.read(object).await {
@@ -271,12 +278,7 @@ impl Node {
             let object = self.random.index(plan.objects);
             match self.random.below(20) {
                 0 => self.look().await,
-                1 => {
-                    // A list.
-                    for object in 0..plan.objects {
-                        self.read(object).await;
-                    }
-                }
+                1 => self.read_all(plan.objects).await,
                 2..=9 => self.write(object),
                 _ => {
                     self.read(object).await;

@@ -68,9 +68,7 @@ async fn play(plan: Arc<Plan>, mutant: Option<Mutant>) -> Result<Vec<Record>, St
     sleep(HEALS_IN + Duration::from_secs(plan.period_s)).await;
     for node in &nodes {
         node.look().await;
-        for object in 0..plan.objects {
-            node.read(object).await;
-        }
+        node.read_all(plan.objects).await;
         node.write(0);
     }
     // And all of it once more, by processes that know nothing: what was in their memory hides what is lost.
@@ -82,9 +80,7 @@ async fn play(plan: Arc<Plan>, mutant: Option<Mutant>) -> Result<Vec<Record>, St
     sleep(Duration::from_secs(30)).await;
     for node in &nodes {
         node.look().await;
-        for object in 0..plan.objects {
-            node.read(object).await;
-        }
+        node.read_all(plan.objects).await;
     }
     history.push(Is::Current {
         key_id: shared.kms.id_of(shared.kms.current()).map(|id| id.to_string()),

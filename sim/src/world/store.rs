@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kleidi_proto::encryption::{ETCD_PREFIX, EncryptedObject};
+use kleidi_proto::encryption::EncryptedObject;
 use parking_lot::Mutex;
 
 use crate::object;
@@ -94,16 +94,12 @@ pub fn key(object: usize) -> String {
 /// The record in a value, whichever provider's it is.
 #[must_use]
 pub fn record(value: &[u8]) -> Option<EncryptedObject> {
-    let rest = value.strip_prefix(ETCD_PREFIX.as_bytes())?;
-    let provider = rest.split(|byte| *byte == b':').next()?;
-    object::parse(value, std::str::from_utf8(provider).ok()?, Version::default()).ok()
+    object::parse_any(value, Version::default()).ok()
 }
 
 /// Where a value's record begins.
 fn encrypted_from(value: &[u8]) -> Option<usize> {
-    let rest = value.strip_prefix(ETCD_PREFIX.as_bytes())?;
-    let provider = rest.iter().position(|byte| *byte == b':')?;
-    Some(ETCD_PREFIX.len() + provider + 1)
+    object::record_of_any(value).map(|record| value.len() - record.len())
 }
 
 /// Whether some of `secret` can be seen in `value`.

@@ -23,8 +23,6 @@ pub(super) struct Track {
     pub(super) trouble_since: u64,
     /// When something happened to it last.
     pub(super) changed: u64,
-    /// When its plugin was started last.
-    pub(super) plugin_since: u64,
     /// When its configuration was changed last.
     pub(super) configured: Option<u64>,
 }
@@ -72,7 +70,6 @@ impl Tracks {
             trouble: Trouble::None,
             trouble_since: 0,
             changed: 0,
-            plugin_since: 0,
             configured: None,
         };
         let settles = HEALS_IN.as_secs() + plan.period_s;
@@ -131,9 +128,7 @@ impl Tracks {
         }
         match what {
             What::PluginKilled { .. } | What::PluginStopped { .. } => node.plugin = false,
-            What::PluginStarted { .. } if !node.plugin => {
-                (node.plugin, node.plugin_since) = (true, at_ms);
-            }
+            What::PluginStarted { .. } => node.plugin = true,
             What::Socket { is, .. } => node.gate = *is,
             What::Slow { delay_ms, piece, .. } => {
                 node.slow = *delay_ms > DELAY_MS || *piece < PIECE;
