@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::process::free_port;
+use crate::port::free_port;
 use crate::vault::static_seal;
 use crate::{Authority, Product, Stage, VaultServer, eventually};
 

@@ -2,7 +2,6 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -175,16 +174,4 @@ fn tail(log: &str) -> &str {
     let start = log.len().saturating_sub(3000);
     let start = (start..log.len()).find(|at| log.is_char_boundary(*at)).unwrap_or(log.len());
     &log[start..]
-}
-
-/// A TCP port of 127.0.0.1 that was free a moment ago.
-///
-/// # Panics
-///
-/// If there is none.
-#[must_use]
-#[allow(clippy::expect_used, reason = "without a port there is no test")]
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("a bound socket has an address").port()
 }

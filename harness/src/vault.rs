@@ -10,7 +10,8 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::http::Http;
-use crate::process::{Process, free_port};
+use crate::port::free_port;
+use crate::process::Process;
 use crate::softhsm::random_key;
 use crate::{Authority, CertificateFiles, Stage, components, eventually};
 
