@@ -32,13 +32,24 @@ impl JwtIssuer {
     ///
     /// If the claims are no object.
     #[must_use]
-    pub fn sign(&self, mut claims: Value, seconds: i64) -> String {
+    pub fn sign(&self, claims: Value, seconds: i64) -> String {
+        self.sign_as("EdDSA", claims, seconds)
+    }
+
+    /// The same with whatever algorithm in its header: its signature is good for `EdDSA` alone.
+    ///
+    /// # Panics
+    ///
+    /// If the claims are no object.
+    #[must_use]
+    pub fn sign_as(&self, algorithm: &str, mut claims: Value, seconds: i64) -> String {
         let now = seconds_since_1970();
         claims["iat"] = (now - 60).into();
         claims["nbf"] = (now - 60).into();
         claims["exp"] = (now + seconds).into();
         let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-        let signed = format!("{}.{}", part(&json!({"alg": "EdDSA", "typ": "JWT"})), part(&claims));
+        let signed =
+            format!("{}.{}", part(&json!({"alg": algorithm, "typ": "JWT"})), part(&claims));
         let signature = self.0.sign(signed.as_bytes()).expect("a signature");
         format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
     }

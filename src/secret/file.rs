@@ -51,8 +51,12 @@ fn may_be_read_by(readers: Readers, file: &Path, mode: u32) -> Result<(), String
     };
     let (forbidden, wanted) = match readers {
         Readers::Everybody => return Ok(()),
-        Readers::Owner if !by_systemd() => (0o077, "chmod 0600 it"),
-        Readers::Owner | Readers::Group => (0o007, "chmod 0640 it, or 0600"),
+        Readers::Owner if !by_systemd() => {
+            (0o077, "chmod 0600 it (of a Secret volume: defaultMode 0400)")
+        }
+        Readers::Owner | Readers::Group => {
+            (0o007, "chmod 0640 it, or 0600 (of a Secret volume: defaultMode 0440)")
+        }
     };
     if mode & forbidden == 0 {
         return Ok(());

@@ -286,6 +286,14 @@ fn a_service_account_of_a_kube_apiserver() {
     apiserver.start_again();
     world.heals();
     assert_eq!(world.unwrap(&wrapped).unwrap(), SEED);
+
+    // Of another issuer: an API server's has a list of audiences.
+    let claims = json!({"sub": "kleidi", "aud": "https://kubernetes.default.svc"});
+    put(&world.stage, "service-account", &JwtIssuer::new().sign_as("RS256", claims, 600));
+    world.revoke_tokens();
+    let error = world.unwrap(&wrapped).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Credentials, "{error}");
+    assert!(error.to_string().contains("jwtFile has no token of a service account"), "{error}");
 }
 
 fn a_token_is_renewed_rather_than_replaced(product: Product) {

@@ -4,6 +4,8 @@
 //! looks at both; the first that fits decides. Encrypt, decrypt and hmac change nothing, so that trying
 //! again is always safe.
 
+use std::collections::BTreeSet;
+
 use Act::{Behind, Elsewhere, Later, Login, Refuse};
 use ErrorKind::{
     BadCiphertext, Credentials, KeyNotFound, Misconfigured, Overloaded, TooLarge, Unavailable,
@@ -95,7 +97,7 @@ const NO_ROLE_FITS: &str = "no role of the cert method fits this certificate";
 const TOO_OLD: &str = "lower min_decryption_version of the key until all objects of that version have \
                        been rewritten; what was trimmed is gone";
 
-static TABLE: [Row; 44] = [
+static TABLE: [Row; 45] = [
     // A standby that knows no leader; a redirect is never followed, it would carry token and seed away.
     row(300..=399, "", Elsewhere, Unavailable, "the cluster has no leader"),
     // A standby has not heard of the latest version yet; one that has lost its leader will not soon.
@@ -197,6 +199,14 @@ static TABLE: [Row; 44] = [
         Credentials,
         "the server does not accept our own certificate (certificateFile): is it expired, and is its \
          authority the one that the role names?",
+    ),
+    // Method kubernetes, of a JWT that no API server made.
+    row(
+        500..=500,
+        "source data must be an array",
+        Refuse,
+        Credentials,
+        "jwtFile has no token of a service account",
     ),
     // Vault, of a token that is garbled or of another cluster.
     row(500..=500, "namespace from the token", Login, Credentials, FORBIDDEN),
@@ -339,14 +349,14 @@ pub(super) fn forbids(error: &BackendError) -> bool {
 fn without_secrets(words: &str, secrets: &[&[u8]]) -> String {
     // A seed of 32 bytes has 44 characters; shorter words are names of fields, and of use.
     const REPEATED_MIN: usize = 16;
+    let parts: BTreeSet<_> =
+        secrets.iter().flat_map(|secret| secret.windows(REPEATED_MIN)).collect();
     let mut clean = String::with_capacity(words.len());
     let mut rest = words;
     while let Some(begin) = rest.find(part_of_word) {
         let end = rest[begin..].find(|c| !part_of_word(c)).map_or(rest.len(), |at| begin + at);
         let word = &rest.as_bytes()[begin..end];
-        let repeated = word.windows(REPEATED_MIN).any(|window| {
-            secrets.iter().any(|secret| secret.windows(REPEATED_MIN).any(|part| part == window))
-        });
+        let repeated = word.windows(REPEATED_MIN).any(|window| parts.contains(window));
         clean.push_str(&rest[..begin]);
         clean.push_str(if repeated { "…" } else { &rest[begin..end] });
         rest = &rest[end..];
@@ -523,6 +533,14 @@ mod tests {
                 errors("local node not active but active cluster node not found"),
                 Elsewhere,
                 Unavailable,
+            ),
+            (
+                500,
+                errors(
+                    "decoding failed due to the following error(s): 'aud' source data must be an array or slice, got string",
+                ),
+                Refuse,
+                Credentials,
             ),
             (500, errors("internal error"), Elsewhere, Unavailable),
             (500, errors("something else"), Elsewhere, Unavailable),
