@@ -166,14 +166,14 @@ async fn status_under_load(cx: &Context) -> Outcome {
     let busy = cx.connect().await?;
     let client = cx.connect().await?;
     let mut tasks = JoinSet::new();
-    let (begun, ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (calls, ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     for _ in 0..32 {
         let (busy, seed) = (busy.clone(), cx.seed());
-        let (begun, ended) = (Arc::clone(&begun), Arc::clone(&ended));
+        let (calls, ended) = (Arc::clone(&calls), Arc::clone(&ended));
         tasks.spawn(async move {
             loop {
                 let uid =
-                    format!("00000000-0000-4000-8000-{:012}", begun.fetch_add(1, Ordering::SeqCst));
+                    format!("00000000-0000-4000-8000-{:012}", calls.fetch_add(1, Ordering::SeqCst));
                 match round_trip(&busy, &seed, uid).await {
                     Ok(_) => ended.fetch_add(1, Ordering::SeqCst),
                     Err(status) if late(&status) => continue,

@@ -256,8 +256,18 @@ async fn no_flip_flop(cx: &Context) -> Outcome {
 async fn status_encrypt_agree(cx: &Context) -> Outcome {
     let (client, before) = cx.well().await?;
     cx.hook(Hook::Rotate).await?;
-    let settings = cx.settings();
     let mut watch = Watch::new(cx, client);
+    let agreed = agrees(cx, &mut watch, &before.key_id).await;
+    if agreed.is_err() {
+        // So that no later check sees this rotation for its own.
+        let _ = watch.changed(&before.key_id, cx.settings().rotation_window).await;
+    }
+    agreed
+}
+
+/// Looks until Status and Encrypt have agreed on another key_id than `before`, and a little longer.
+async fn agrees(cx: &Context, watch: &mut Watch<'_>, before: &str) -> Outcome {
+    let settings = cx.settings();
     let begin = Instant::now();
     let mut disagrees_since = None;
     // Encrypt ahead of Status, and behind it; pairs that agreed on the new key_id.
@@ -266,11 +276,11 @@ async fn status_encrypt_agree(cx: &Context) -> Outcome {
         match watch.pair().await {
             Some((status, wrapped)) if status == wrapped => {
                 disagrees_since = None;
-                agreed += usize::from(status != before.key_id);
+                agreed += usize::from(status != before);
             }
             Some((status, _)) => {
                 demand(agreed == 0, || format!("after they had agreed, {}", watch.last))?;
-                *(if status == before.key_id { &mut ahead } else { &mut behind }) += 1;
+                *(if status == before { &mut ahead } else { &mut behind }) += 1;
                 let since = *disagrees_since.get_or_insert_with(Instant::now);
                 demand(since.elapsed() < settings.polls.unhealthy, || {
                     format!("for {:.1?} {}", since.elapsed(), watch.last)

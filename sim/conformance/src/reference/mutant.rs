@@ -170,7 +170,8 @@ const AFTER_REFUSALS: &[&str] = &[
 pub const MUTANTS: &[Mutant] = &[
     all(F::SpeaksNoHttp2, "transport.unix-h2c", "answers with HTTP/1.1 400 and closes"),
     all(F::RefusesLocalhost, "transport.authority-localhost", "refuses calls to localhost"),
-    with(F::BusyAfterBrokenConnection, "transport.reconnect", &["concurrency.slow-reader"],
+    // It may notice late that a connection was broken off.
+    within(F::BusyAfterBrokenConnection, "transport.reconnect", &["concurrency.slow-reader", "replicas.converge"],
         "turns the next connection away after one that was broken off"),
     within(F::OneConnectionAtATime, "transport.two-connections",
         &["concurrency.slow-reader", "concurrency.status-under-load",

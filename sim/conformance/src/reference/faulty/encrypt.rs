@@ -145,6 +145,8 @@ async fn in_turn(this: &Faulty) {
     process.waiting.fetch_add(1, Ordering::SeqCst);
     let _leave = Leave(&process.waiting);
     let _turn = process.turn.lock().await;
+    // Long enough that those who came at the same time are waiting.
+    sleep(Duration::from_millis(20)).await;
     if process.waiting.load(Ordering::SeqCst) > 10 {
         sleep(Duration::from_millis(700)).await;
     }
