@@ -19,12 +19,22 @@ pub struct Read {
     pub stale: bool,
 }
 
+/// A reading that waits for the answer of Decrypt.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Asked {
+    /// What was read from etcd.
+    pub record: EncryptedObject,
+    /// The key_id of what was written when the reading began: what changes while Decrypt is under way does
+    /// not count.
+    current: String,
+}
+
 /// What reading needs next.
 #[derive(Debug, PartialEq)]
 pub enum Reading {
     /// The seed is not known: call Decrypt with the record's key_id, ciphertext and annotations, a fresh uid,
     /// and hand the answer to [`finish`].
-    Decrypt(EncryptedObject),
+    Decrypt(Asked),
     /// Nothing.
     Done(Result<Read, String>),
 }
@@ -63,12 +73,14 @@ pub fn begin(probe: &Probe, cache: &Cache, value: &[u8], aad: &[u8]) -> Reading 
         Err(error) => return Reading::Done(Err(error.to_string())),
     };
     // Its time does not matter; but before the first good probe nothing can be read.
-    if let Err(error) = probe.state() {
-        return Reading::Done(Err(error));
-    }
-    match cache.get(&object::cache_key(&record)) {
-        Some(secret) => Reading::Done(opened(probe, &record, &secret, aad)),
-        None => Reading::Decrypt(record),
+    let current = match probe.state() {
+        Ok(state) => state.key_id.clone(),
+        Err(error) => return Reading::Done(Err(error)),
+    };
+    let asked = Asked { record, current };
+    match cache.get(&object::cache_key(&asked.record)) {
+        Some(secret) => Reading::Done(opened(&asked, &secret, aad)),
+        None => Reading::Decrypt(asked),
     }
 }
 
@@ -76,28 +88,61 @@ pub fn begin(probe: &Probe, cache: &Cache, value: &[u8], aad: &[u8]) -> Reading 
 ///
 /// A seed of a good length is remembered before it is known to open anything.
 pub fn finish(
-    probe: &Probe,
     cache: &mut Cache,
     now: Time,
-    record: &EncryptedObject,
+    asked: &Asked,
     answer: Result<Zeroizing<Vec<u8>>, String>,
     aad: &[u8],
 ) -> Result<Read, String> {
     let bytes = answer.map_err(|error| format!("failed to decrypt DEK, error: {error}"))?;
-    let secret = Secret::new(record.encrypted_dek_source_type(), bytes)
+    let secret = Secret::new(asked.record.encrypted_dek_source_type(), bytes)
         .map_err(|error: ReadError| error.to_string())?;
-    cache.set(now, object::cache_key(record), secret.clone());
-    opened(probe, record, &secret, aad)
+    cache.set(now, object::cache_key(&asked.record), secret.clone());
+    opened(asked, &secret, aad)
 }
 
-fn opened(
-    probe: &Probe,
-    record: &EncryptedObject,
-    secret: &Secret,
-    aad: &[u8],
-) -> Result<Read, String> {
+fn opened(asked: &Asked, secret: &Secret, aad: &[u8]) -> Result<Read, String> {
+    let Asked { record, current } = asked;
     let plaintext = secret.open(&record.encrypted_data, aad).map_err(|error| error.to_string())?;
-    let current = probe.state()?;
-    let stale = record.key_id != current.key_id || record.encrypted_dek_source_type() != WRITTEN;
+    let stale = record.key_id != *current || record.encrypted_dek_source_type() != WRITTEN;
     Ok(Read { plaintext, stale })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use kleidi_proto::kms::{EncryptResponse, StatusResponse};
+
+    use super::*;
+    use crate::version::Version;
+
+    const NOW: Time = Time(std::time::Duration::from_secs(1_800_000_000));
+    const SEED: [u8; 32] = [7; 32];
+
+    fn rotate_to(probe: &mut Probe, key_id: &str) {
+        let status =
+            StatusResponse { version: "v2".into(), healthz: "ok".into(), key_id: key_id.into() };
+        probe.status(NOW, Ok(status));
+        let (key_id, annotations) = (key_id.to_owned(), BTreeMap::new());
+        let wrapped = EncryptResponse { ciphertext: b"wrapped".to_vec(), key_id, annotations };
+        probe.encrypt(NOW, &SEED, "uid", Ok(wrapped));
+    }
+
+    /// Upstream fetches what is current before it calls Decrypt.
+    #[test]
+    fn whether_a_record_is_stale_is_judged_by_what_was_current_when_the_reading_began() {
+        let mut probe = Probe::new("kms", Version::V1_37);
+        rotate_to(&mut probe, "1");
+        let old = write(&probe, &mut Cache::default(), NOW, (&[0; 32], &[0; 12]), b"it", b"place");
+        let old = old.unwrap();
+        let mut cache = Cache::default();
+        let Reading::Decrypt(asked) = begin(&probe, &cache, &old, b"place") else { panic!() };
+        rotate_to(&mut probe, "2");
+        let answer = || Ok(Zeroizing::new(SEED.to_vec()));
+        let read = finish(&mut cache, NOW, &asked, answer(), b"place").unwrap();
+        assert_eq!((read.plaintext.as_slice(), read.stale), (&b"it"[..], false));
+        let Reading::Done(Ok(again)) = begin(&probe, &cache, &old, b"place") else { panic!() };
+        assert!(again.stale);
+    }
 }

@@ -14,12 +14,11 @@
 
 mod local;
 
-use kleidi_proto::encryption::EncryptedObject;
 use zeroize::Zeroizing;
 
 use crate::cache::Cache;
 use crate::config::{GroupResource, Plan, Planned};
-use crate::envelope::{self, Read, Reading};
+use crate::envelope::{self, Asked, Read, Reading};
 use crate::limits::joined;
 use crate::object::{self, INFO_BYTES, NONCE_BYTES};
 use crate::probe::Probe;
@@ -58,7 +57,7 @@ enum Link {
 #[derive(Debug, PartialEq)]
 pub enum Next {
     /// Call Decrypt of the plugin with this place in [`Plan::plugins`], and hand the answer to [`Chain::finish`].
-    Decrypt(usize, EncryptedObject),
+    Decrypt(usize, Asked),
     /// Nothing.
     Done(Result<Read, String>),
 }
@@ -119,12 +118,12 @@ impl Chain {
         entries: &mut [Entry],
         now: Time,
         value: &[u8],
-        (plugin, record): (usize, &EncryptedObject),
+        (plugin, asked): (usize, &Asked),
         answer: Result<Zeroizing<Vec<u8>>, String>,
         aad: &[u8],
     ) -> Result<Read, String> {
-        let Entry { probe, cache } = entries.get_mut(plugin).ok_or(NO_ENTRY)?;
-        let read = envelope::finish(probe, cache, now, record, answer, aad);
+        let cache = &mut entries.get_mut(plugin).ok_or(NO_ENTRY)?.cache;
+        let read = envelope::finish(cache, now, asked, answer, aad);
         match self.read(entries, value, aad, Some((plugin, read))) {
             Next::Done(read) => read,
             // Names are unique, so that no second entry has this prefix.
@@ -163,7 +162,7 @@ impl Chain {
                         Some(read) => read,
                         None => match envelope::begin(&entry.probe, &entry.cache, value, aad) {
                             Reading::Done(read) => read,
-                            Reading::Decrypt(record) => return Next::Decrypt(*plugin, record),
+                            Reading::Decrypt(asked) => return Next::Decrypt(*plugin, asked),
                         },
                     };
                     read.map_err(|fault| vec![fault])

@@ -5,14 +5,15 @@ use std::str::FromStr;
 
 use crate::object::{Library, sha256};
 
-/// A release; each stands for those up to the next.
+/// A release, and those that behave alike; 1.32 and 1.33 are none of them (their authority is that of 1.34,
+/// their protobuf that of 1.31).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Version {
     /// 1.29 and 1.30 (measured with 1.29.6).
     V1_29,
     /// 1.31 (measured with 1.31.0).
     V1_31,
-    /// 1.32 and later (measured with 1.37.2).
+    /// 1.34 and later (measured with 1.37.2).
     #[default]
     V1_37,
 }
@@ -88,7 +89,7 @@ impl FromStr for Version {
             "1.29" => Ok(Self::V1_29),
             "1.31" => Ok(Self::V1_31),
             "1.37" => Ok(Self::V1_37),
-            _ => Err("the versions modelled are 1.29 (also for 1.30), 1.31 and 1.37 (for 1.32 and later)"
+            _ => Err("the versions modelled are 1.29 (also for 1.30), 1.31 and 1.37 (for 1.34 and later)"
                 .to_owned()),
         }
     }

@@ -191,15 +191,14 @@ impl World {
         let (mut made, value) = (Vec::new(), &self.written[of]);
         let read = match envelope::begin(&self.probe, &self.cache, value, AAD) {
             Reading::Done(read) => read,
-            Reading::Decrypt(record) => {
-                made.push(format!("Decrypt({})", record.key_id));
-                let source = record.encrypted_dek_source.strip_prefix(b"wrapped:");
+            Reading::Decrypt(asked) => {
+                made.push(format!("Decrypt({})", asked.record.key_id));
+                let source = asked.record.encrypted_dek_source.strip_prefix(b"wrapped:");
                 let answer = match &self.decrypt.error {
                     Some(error) => Err(error.clone()),
                     None => Ok(Zeroizing::new(source.unwrap().to_vec())),
                 };
-                let cache = &mut self.cache;
-                envelope::finish(&self.probe, cache, self.now, &record, answer, AAD)
+                envelope::finish(&mut self.cache, self.now, &asked, answer, AAD)
             }
         };
         assert_eq!(made, calls, "{told}");

@@ -104,6 +104,17 @@ pub enum Stop {
     Broken(String),
 }
 
+/// What the reason begins with where a check asks for something that the plugin rightly does not have.
+pub const NOT_APPLICABLE: &str = "not applicable: ";
+
+impl Stop {
+    /// There is nothing to judge, and nothing missing: unlike others that were not run, it leaves no doubt.
+    #[must_use]
+    pub fn not_applicable(why: &str) -> Self {
+        Self::NotRun(format!("{NOT_APPLICABLE}{why}"))
+    }
+}
+
 /// What a check's function gives.
 pub type Outcome = Result<(), Stop>;
 

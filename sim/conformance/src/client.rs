@@ -101,7 +101,7 @@ impl Client {
         let grpc = self.connection.grpc().max_decoding_message_size(self.receives);
         let mut grpc = grpc.accept_compressed(CompressionEncoding::Gzip);
         let answered = async {
-            grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+            grpc.ready().await.map_err(ended)?;
             grpc.unary(request, path, tonic_prost::ProstCodec::<Q, A>::default()).await
         };
         let Ok(answer) = timeout(self.timeout, answered).await else {
@@ -130,6 +130,26 @@ struct Overdue;
 #[must_use]
 pub fn overdue(status: &Status) -> bool {
     status.source().is_some_and(<dyn Error>::is::<Overdue>)
+}
+
+/// Whether the server itself answered: the call was not given up here, and neither its stream nor its
+/// connection was cut off.
+#[must_use]
+pub fn answered(status: &Status) -> bool {
+    status.source().is_none()
+}
+
+/// Whether the call ended with its stream or its connection.
+#[must_use]
+pub fn cut_off(status: &Status) -> bool {
+    !answered(status) && !overdue(status)
+}
+
+/// The connection takes no call any more.
+fn ended(error: hyper::Error) -> Status {
+    let mut status = Status::unavailable(error.to_string());
+    status.set_source(Arc::new(error));
+    status
 }
 
 /// An answer of Encrypt as kube-apiserver sends it back, with a fresh uid.

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::{Instant, sleep};
 
 use crate::check::Stop;
-use crate::client::{Client, back, describe};
+use crate::client::{Client, answered, back, cut_off, describe};
 use crate::endpoint::Endpoint;
 use crate::hooks::{Hook, Hooks};
 use crate::secrets;
@@ -196,11 +196,12 @@ impl Context {
         )))
     }
 
-    /// Calls the hook; what it printed is kept for the report.
-    pub async fn hook(&self, hook: Hook) -> Result<String, Stop> {
+    /// Calls the hook; what it printed is kept for the report, unless it is the log.
+    pub async fn hook(&self, hook: Hook) -> Result<Vec<u8>, Stop> {
         let printed = self.settings.hooks.run(hook).await.map_err(Stop::Broken)?;
-        if hook != Hook::PrintLog && !printed.trim().is_empty() {
-            self.note(format!("--{} printed: {}", hook.flag(), printed.trim()));
+        let text = String::from_utf8_lossy(&printed);
+        if hook != Hook::PrintLog && !text.trim().is_empty() {
+            self.note(format!("--{} printed: {}", hook.flag(), text.trim()));
         }
         Ok(printed)
     }
@@ -229,6 +230,34 @@ impl Context {
             Ok((client, status))
         } else {
             Err(format!("healthz is {:?}", status.healthz))
+        }
+    }
+
+    /// Demands that a refusal was the plugin's own answer, and that it goes on serving the connection: a
+    /// crash is no answer.
+    pub async fn survives(
+        &self,
+        client: &Client,
+        what: &str,
+        refusal: &tonic::Status,
+    ) -> Result<(), Stop> {
+        demand(answered(refusal), || {
+            format!("{what} got no answer of the plugin's own: {}", describe(refusal))
+        })?;
+        client.status().await.or_failed(&format!("Status on the same connection after {what}"))?;
+        Ok(())
+    }
+
+    /// Waits until the connection has ended, as it does when the plugin's process has: a hook that did
+    /// nothing proves nothing.
+    pub async fn ended(&self, client: &Client, hook: Hook) -> Result<(), Stop> {
+        let look = async || client.status().await.err().filter(cut_off);
+        match self.poll(self.settings.timeout, look).await {
+            Some(_) => Ok(()),
+            None => Err(Stop::NotRun(format!(
+                "--{} did not stop the plugin: a connection from before it is still served",
+                hook.flag()
+            ))),
         }
     }
 

@@ -106,29 +106,29 @@ impl Hooks {
     /// An error says which hook failed, how, and what it printed; not the command, which may have secrets
     /// in it. A process that the command leaves in the background is not waited for. If the call is
     /// dropped, the command and what it has started are killed.
-    pub async fn run(&self, hook: Hook) -> Result<String, String> {
+    pub async fn run(&self, hook: Hook) -> Result<Vec<u8>, String> {
         let flag = hook.flag();
         let command = self.commands.get(&hook).ok_or_else(|| format!("--{flag} is not given"))?;
         let trouble = |error: std::io::Error| format!("--{flag}: cannot run the command: {error}");
         self.owed.begins(hook);
         // A file and no pipe: a daemon that the command starts may keep its end open for ever.
-        let mut output = tempfile::tempfile().map_err(trouble)?;
+        let mut file = tempfile::tempfile().map_err(trouble)?;
         let mut child = tokio::process::Command::new("sh")
             .arg("-c")
             .arg(command)
             .envs(&self.environment)
             .stdin(Stdio::null())
-            .stdout(output.try_clone().map_err(trouble)?)
-            .stderr(output.try_clone().map_err(trouble)?)
+            .stdout(file.try_clone().map_err(trouble)?)
+            .stderr(file.try_clone().map_err(trouble)?)
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
             .map_err(trouble)?;
         let mut group = Group(child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw));
         let ended = tokio::time::timeout(self.timeout, child.wait()).await;
-        let mut printed = Vec::new();
-        output.rewind().and_then(|()| output.read_to_end(&mut printed)).map_err(trouble)?;
-        let printed = String::from_utf8_lossy(&printed).into_owned();
+        let mut output = Vec::new();
+        file.rewind().and_then(|()| file.read_to_end(&mut output)).map_err(trouble)?;
+        let printed = String::from_utf8_lossy(&output);
         if ended.is_ok() {
             // What it has left in the background is meant to be there.
             group.0 = None;
@@ -136,7 +136,7 @@ impl Hooks {
         match ended {
             Ok(Ok(status)) if status.success() => {
                 self.owed.ended(hook);
-                Ok(printed)
+                Ok(output)
             }
             Ok(Ok(status)) => Err(format!("--{flag} ended with {status}; it printed: {printed}")),
             Ok(Err(error)) => Err(trouble(error)),
@@ -163,7 +163,7 @@ impl Drop for Group {
 mod tests {
     use super::*;
 
-    async fn run(command: &str, timeout: Duration) -> Result<String, String> {
+    async fn run(command: &str, timeout: Duration) -> Result<Vec<u8>, String> {
         let hooks = Hooks::new(
             [(Hook::Rotate, command.to_owned())].into(),
             [("KMS_CONFORMANCE_ENDPOINT", "unix:///x".to_owned())].into(),
@@ -176,7 +176,7 @@ mod tests {
     async fn a_hook_has_the_endpoint_and_its_output_is_kept() {
         let minute = Duration::from_secs(60);
         let printed = run("echo $KMS_CONFORMANCE_ENDPOINT; echo e >&2", minute).await;
-        assert_eq!(printed.unwrap(), "unix:///x\ne\n");
+        assert_eq!(printed.unwrap(), b"unix:///x\ne\n");
         let error = run("echo why; exit 7", minute).await.unwrap_err();
         assert!(error.contains("--on-rotate") && error.contains("exit status: 7"), "{error}");
         assert!(error.contains("why"), "{error}");
@@ -187,7 +187,7 @@ mod tests {
         let begin = tokio::time::Instant::now();
         assert_eq!(
             run("sleep 20 & echo started", Duration::from_secs(60)).await.unwrap(),
-            "started\n"
+            b"started\n"
         );
         assert!(begin.elapsed() < Duration::from_secs(10));
     }

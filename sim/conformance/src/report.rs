@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::check::{Check, Level, Profile};
+use crate::check::{Check, Level, NOT_APPLICABLE, Profile};
 use crate::expectations::Expectations;
 use crate::verdict::{Exit, Verdict};
 
@@ -225,6 +225,7 @@ impl Report {
         }
         let open = |check: &CheckReport| {
             check.verdict == Verdict::NotRun
+                && !check.reason.as_deref().unwrap_or_default().starts_with(NOT_APPLICABLE)
                 && (check.level == Level::Must || self.strict && check.level == Level::Should)
         };
         if self.checks.iter().any(open) { Exit::Inconclusive } else { Exit::Conformant }
@@ -363,6 +364,11 @@ pub(crate) mod tests {
         let mut strict = of(&[(MUST, Passed), (SHOULD, ShouldFailed)]);
         strict.strict = true;
         assert_eq!(strict.exit(), Exit::Failed);
+        strict.checks[1].verdict = NotRun;
+        assert_eq!(strict.exit(), Exit::Inconclusive);
+        strict.checks[1].reason = Some("not applicable: it has none".to_owned());
+        assert_eq!(strict.exit(), Exit::Conformant);
+        strict.checks[1].verdict = ShouldFailed;
         strict.checks[1].known_failing = Some("x".to_owned());
         assert_eq!(strict.exit(), Exit::Conformant);
         strict.expectations.stale.push(MUST.to_owned());

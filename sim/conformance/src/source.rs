@@ -19,6 +19,10 @@ pub enum Document {
     GrpcTest,
     /// The plugin that upstream's tests use.
     Mock,
+    /// Upstream's test of its own plugin library.
+    ServiceTest,
+    /// Kubernetes' manual on KMS providers.
+    Manual,
     /// What an EncryptionConfiguration may say.
     Validation,
     /// What it says when it does not say.
@@ -62,6 +66,14 @@ impl Document {
             Self::Mock => (
                 "apiserver testing/v2/kms_plugin_mock.go",
                 "https://github.com/kubernetes/apiserver/blob/24a394e516bf/pkg/storage/value/encrypt/envelope/testing/v2/kms_plugin_mock.go",
+            ),
+            Self::ServiceTest => (
+                "kms grpc_service_test.go",
+                "https://github.com/kubernetes/kms/blob/7dc88c042aa2/pkg/service/grpc_service_test.go",
+            ),
+            Self::Manual => (
+                "Kubernetes manual, KMS provider",
+                "https://kubernetes.io/docs/tasks/administer-cluster/kms-provider/#developing-a-kms-plugin-gRPC-server-notes-kms-v2",
             ),
             Self::Validation => (
                 "apiserver validation_encryption.go",

@@ -68,13 +68,13 @@ impl Generation {
     ) -> Result<Read, String> {
         let chain = Chain::new(&self.plan, resource);
         let next = chain.begin(&self.entries.lock(), value, key);
-        let (place, record) = match next {
+        let (place, asked) = match next {
             Next::Done(read) => return read,
-            Next::Decrypt(place, record) => (place, record),
+            Next::Decrypt(place, asked) => (place, asked),
         };
         let plugin = self.plugins.get(place).ok_or("the entry has no plugin")?;
-        let answer = plugin.decrypt(&record, metadata).await;
+        let answer = plugin.decrypt(&asked.record, metadata).await;
         let now = self.edges.clock.now();
-        chain.finish(&mut self.entries.lock(), now, value, (place, &record), answer, key)
+        chain.finish(&mut self.entries.lock(), now, value, (place, &asked), answer, key)
     }
 }

@@ -84,7 +84,7 @@ pub(super) struct ApiserverArgs {
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:2379")]
     pub(super) etcd: String,
 
-    /// Which Kubernetes: 1.29 (also for 1.30), 1.31, 1.37 (for 1.32 and later)
+    /// Which Kubernetes: 1.29 (also for 1.30), 1.31, 1.37 (for 1.34 and later)
     #[arg(long, default_value_t)]
     pub(super) version: Version,
 

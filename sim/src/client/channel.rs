@@ -54,8 +54,8 @@ struct Shared {
     waiting: AtomicUsize,
     /// There is one more of them.
     wanted: Notify,
-    /// The server takes no more calls on the connection.
-    abandoned: Notify,
+    /// The number of the last connection on which the server takes no more calls.
+    abandoned: watch::Sender<u64>,
 }
 
 #[derive(Clone)]
@@ -80,7 +80,7 @@ impl Channel {
             state: watch::Sender::new(State::Idle),
             waiting: AtomicUsize::new(0),
             wanted: Notify::new(),
-            abandoned: Notify::new(),
+            abandoned: watch::Sender::new(0),
         });
         let connects = tokio::spawn(Arc::clone(&shared).connect());
         Self { shared, connects }
@@ -153,7 +153,7 @@ impl Shared {
                         return Err(status);
                     }
                 }
-                self.abandoned.notify_one();
+                self.abandoned.send_modify(|last| *last = number.max(*last));
                 last = number;
             }
         };
@@ -243,10 +243,11 @@ impl Shared {
             };
             number += 1;
             self.state.send_replace(State::Ready(number, connection));
+            let mut abandoned = self.abandoned.subscribe();
             tokio::select! {
                 biased;
                 _ = gone => {}
-                () = self.abandoned.notified() => {}
+                _ = abandoned.wait_for(|last| *last >= number) => {}
             }
             self.state.send_replace(State::Idle);
         }

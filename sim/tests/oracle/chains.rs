@@ -128,10 +128,10 @@ impl Model {
     fn read(&mut self, value: &[u8], aad: &[u8]) -> Result<Read, String> {
         match self.chain.begin(&self.entries, value, aad) {
             Next::Done(read) => read,
-            Next::Decrypt(plugin, record) => {
-                let source = &record.encrypted_dek_source;
+            Next::Decrypt(plugin, asked) => {
+                let source = &asked.record.encrypted_dek_source;
                 let seed = Zeroizing::new(source[source.len().saturating_sub(32)..].to_vec());
-                self.chain.finish(&mut self.entries, NOW, value, (plugin, &record), Ok(seed), aad)
+                self.chain.finish(&mut self.entries, NOW, value, (plugin, &asked), Ok(seed), aad)
             }
         }
     }

@@ -126,10 +126,10 @@ fn read(
     let (mut cache, aad) = (Cache::default(), case.aad.as_bytes());
     match envelope::begin(&probe, &cache, value, aad) {
         Reading::Done(read) => (None, read),
-        Reading::Decrypt(record) => {
+        Reading::Decrypt(asked) => {
             let answer = answer.clone().map(Zeroizing::new);
-            let read = envelope::finish(&probe, &mut cache, NOW, &record, answer, aad);
-            (Some(record), read)
+            let read = envelope::finish(&mut cache, NOW, &asked, answer, aad);
+            (Some(asked.record), read)
         }
     }
 }

@@ -189,15 +189,15 @@ impl Twin {
         let aad = text(&read["aad"]);
         let opened = match envelope::begin(&self.probe, &self.cache, &value, aad.as_bytes()) {
             Reading::Done(opened) => opened,
-            Reading::Decrypt(record) => {
+            Reading::Decrypt(asked) => {
+                let record = &asked.record;
                 let call = self.call("Decrypt")?;
                 prop_assert_eq!(&record.key_id, &text(&call["key_id"]));
                 prop_assert_eq!(&record.encrypted_dek_source, &bytes(&call["ciphertext"]));
                 prop_assert_eq!(&record.annotations, &annotations(&call));
                 let answer =
                     said(&call["error"]).map(|()| Zeroizing::new(bytes(&call["plaintext"])));
-                let cache = &mut self.cache;
-                envelope::finish(&self.probe, cache, self.now, &record, answer, aad.as_bytes())
+                envelope::finish(&mut self.cache, self.now, &asked, answer, aad.as_bytes())
             }
         };
         let upstream = said(&came["error"]).map(|()| envelope::Read {

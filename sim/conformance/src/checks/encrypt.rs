@@ -2,13 +2,16 @@
 
 use kleidi_proto::kms::EncryptResponse;
 
-use crate::check::Level::Must;
+use crate::check::Level::{Must, Should};
 use crate::check::{Check, Outcome, Stop};
 use crate::client::back;
 use crate::context::{Context, Demand as _, demand};
 use crate::domain_name;
-use crate::source::Document::{Config, DomainName, Envelope, Kep, Proto};
-use crate::source::lines;
+use crate::secrets;
+use crate::source::Document::{
+    Config, DomainName, Envelope, Grpc, Kep, Manual, Proto, ServiceTest,
+};
+use crate::source::{lines, whole};
 
 pub(crate) const CHECKS: &[Check] = &[
     Check {
@@ -77,11 +80,67 @@ pub(crate) const CHECKS: &[Check] = &[
     Check {
         id: "encrypt.uid-accepted",
         level: Must,
-        requirement: "Any UUID is accepted for a uid, and one that was seen before, too.",
-        sources: &[lines(Proto, 68, 69, "it is for correlating logs, nothing else")],
-        procedure: "Encrypt and decrypt twice with one uid; then with the smallest and the greatest UUID.",
+        requirement: "A fresh UUID of version 4 is accepted for a uid.",
+        sources: &[
+            lines(Proto, 68, 69, "a unique identifier of the request"),
+            whole(Grpc, "sends a fresh UUID with each Encrypt and each Decrypt"),
+        ],
+        procedure: "Encrypt and decrypt four times, with a random uid for each call.",
         asserts: "All calls succeed.",
         run: |cx| Box::pin(uid_accepted(cx)),
+        ..Check::DEFAULT
+    },
+    Check {
+        id: "encrypt.uid-unusual",
+        level: Should,
+        requirement: "Any UUID is accepted for a uid, and one that was seen before, too.",
+        rationale: "It is there to find a call in two logs. A plugin that judges it takes itself away over \
+                    something that protects nothing.",
+        procedure: "Encrypt and decrypt twice with one uid; then with the smallest and the greatest UUID.",
+        asserts: "All calls succeed.",
+        run: |cx| Box::pin(uid_unusual(cx)),
+        ..Check::DEFAULT
+    },
+    Check {
+        id: "encrypt.hides-plaintext",
+        level: Must,
+        requirement: "The plaintext is not in what Encrypt answers.",
+        sources: &[
+            whole(ServiceTest, "TestGRPCService: the ciphertext is not the plaintext"),
+            lines(Proto, 78, 88, "annotations are stored in clear"),
+        ],
+        rationale: "All of it is stored in etcd as it is.",
+        procedure: "Encrypt four seeds; look for each in the ciphertext, the key_id, and the annotations' keys \
+                    and values.",
+        asserts: "It is in none of them: as it is, escaped, in hex, in base64 or as numbers.",
+        run: |cx| Box::pin(hides_plaintext(cx)),
+        ..Check::DEFAULT
+    },
+    Check {
+        id: "encrypt.triples-differ",
+        level: Must,
+        requirement: "Different plaintexts have different answers.",
+        sources: &[
+            whole(
+                Manual,
+                "distinct plaintexts have distinct responses of ciphertext, key_id and annotations",
+            ),
+            lines(Envelope, 219, 219, "a cache finds the plaintext by the three"),
+        ],
+        procedure: "Encrypt seeds that differ in one bit of the first, a middle and the last byte.",
+        asserts: "No two answers have ciphertext, key_id and annotations in common.",
+        run: |cx| Box::pin(triples_differ(cx)),
+        ..Check::DEFAULT
+    },
+    Check {
+        id: "encrypt.randomised",
+        level: Should,
+        requirement: "One plaintext encrypted twice has different answers.",
+        rationale: "Otherwise whoever reads etcd sees which secrets are equal, and a pad that is the same each \
+                    time gives all away with the first plaintext that becomes known.",
+        procedure: "Encrypt one seed four times, on two connections.",
+        asserts: "No two answers have ciphertext, key_id and annotations in common.",
+        run: |cx| Box::pin(randomised(cx)),
         ..Check::DEFAULT
     },
 ];
@@ -136,6 +195,72 @@ async fn annotations_size(cx: &Context) -> Outcome {
 }
 
 async fn uid_accepted(cx: &Context) -> Outcome {
+    let client = cx.connect().await?;
+    for _ in 0..4 {
+        let wrapped = client.encrypt(&cx.seed(), cx.uid()).await.or_failed("Encrypt")?;
+        client.decrypt(back(&wrapped, cx.uid())).await.or_failed("Decrypt")?;
+    }
+    Ok(())
+}
+
+async fn hides_plaintext(cx: &Context) -> Outcome {
+    let client = cx.connect().await?;
+    for _ in 0..4 {
+        let seed = cx.seed();
+        let wrapped = client.encrypt(&seed, cx.uid()).await.or_failed("Encrypt")?;
+        demand(!secrets::has(&wrapped.ciphertext, &seed), || {
+            "the plaintext is in the ciphertext".to_owned()
+        })?;
+        demand(!secrets::has(wrapped.key_id.as_bytes(), &seed), || {
+            "the plaintext is in the key_id".to_owned()
+        })?;
+        for (key, value) in &wrapped.annotations {
+            demand(!secrets::has(key.as_bytes(), &seed) && !secrets::has(value, &seed), || {
+                format!("the plaintext is in an annotation of {} bytes", key.len() + value.len())
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Demands that no two answers are the same.
+fn distinct(answers: &[EncryptResponse]) -> Outcome {
+    for (place, answer) in answers.iter().enumerate() {
+        demand(!answers[..place].contains(answer), || {
+            format!(
+                "answer {} has the ciphertext, key_id and annotations of an earlier one",
+                place + 1
+            )
+        })?;
+    }
+    Ok(())
+}
+
+async fn triples_differ(cx: &Context) -> Outcome {
+    let client = cx.connect().await?;
+    let seed = cx.seed();
+    let mut answers = vec![client.encrypt(&seed, cx.uid()).await.or_failed("Encrypt")?];
+    for place in [0, seed.len() / 2, seed.len() - 1] {
+        let mut other = seed.clone();
+        other[place] ^= 1;
+        answers.push(client.encrypt(&other, cx.uid()).await.or_failed("Encrypt")?);
+    }
+    distinct(&answers)
+}
+
+async fn randomised(cx: &Context) -> Outcome {
+    let seed = cx.seed();
+    let mut answers = Vec::new();
+    for _ in 0..2 {
+        let client = cx.connect().await?;
+        for _ in 0..2 {
+            answers.push(client.encrypt(&seed, cx.uid()).await.or_failed("Encrypt")?);
+        }
+    }
+    distinct(&answers)
+}
+
+async fn uid_unusual(cx: &Context) -> Outcome {
     let client = cx.connect().await?;
     let again = cx.uid();
     let least = "00000000-0000-0000-0000-000000000000".to_owned();

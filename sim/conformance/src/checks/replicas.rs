@@ -142,5 +142,11 @@ async fn same_key_id(cx: &Context) -> Outcome {
 async fn converge(cx: &Context) -> Outcome {
     let before = cx.connect().await?.status().await.or_not_run("Status")?.key_id;
     cx.hook(Hook::Rotate).await?;
-    agree(cx, Some(&before), cx.settings().rotation_window).await
+    let window = cx.settings().rotation_window;
+    let agreed = agree(cx, Some(&before), window).await;
+    if agreed.is_err() {
+        // So that no later check sees this rotation for its own.
+        let _ = agree(cx, Some(&before), window).await;
+    }
+    agreed
 }

@@ -1,14 +1,13 @@
 //! The socket, HTTP/2, and connections that come and go.
 
-use std::error::Error as _;
-
 use kleidi_proto::kms::{StatusRequest, StatusResponse};
 use tonic::Code;
 
 use crate::check::Level::{Must, Should};
 use crate::check::{Check, Outcome, Stop};
-use crate::client::{SERVICE, describe};
+use crate::client::{SERVICE, answered, describe};
 use crate::context::{Context, Demand as _, demand};
+use crate::endpoint::Endpoint;
 use crate::raw::{self, END_OR_ACK, Raw, kind};
 use crate::source::Document::{Config, Controller, Grpc, GrpcTest, Mock, StatusCodes, Validation};
 use crate::source::{lines, whole};
@@ -36,8 +35,9 @@ pub(crate) const CHECKS: &[Check] = &[
             lines(Grpc, 61, 61, "kube-apiserver since 1.32 sends localhost"),
             lines(Mock, 66, 71, "upstream's mock plugin insists on it"),
         ],
-        procedure: "Call Status with that authority. Then, for the record, with the percent-encoded \
-                    path of the socket, as kube-apiserver before 1.32 does.",
+        procedure: "Call Status with that authority. Then, for the record, with what kube-apiserver before 1.32 \
+                    sends: the path of the socket, as it is and percent-encoded, or an abstract socket's \
+                    `@name`.",
         asserts: "The first call is answered with OK.",
         run: |cx| Box::pin(authority_localhost(cx)),
         ..Check::DEFAULT
@@ -103,7 +103,7 @@ async fn unix_h2c(cx: &Context) -> Outcome {
         .map_err(|error| Stop::Failed(format!("{}: {error}", missing("answer to PING"))))?;
     drop(raw);
     match cx.connect().await?.status().await {
-        Err(status) if status.source().is_some() || status.code() == Code::DeadlineExceeded => {
+        Err(status) if !answered(&status) => {
             Err(Stop::Failed(format!("Status got no answer of gRPC's: {}", describe(&status))))
         }
         _ => Ok(()),
@@ -113,15 +113,27 @@ async fn unix_h2c(cx: &Context) -> Outcome {
 async fn authority_localhost(cx: &Context) -> Outcome {
     cx.connect().await?.status().await.or_failed("Status with :authority localhost")?;
     let settings = cx.settings();
-    let old = settings.endpoints[0].to_string().replacen("unix://", "", 1).replace('/', "%2F");
-    if old.len() < 127 {
-        let accepted = accepts(cx, &old).await;
-        cx.note(format!(
-            "the percent-encoded path as :authority is {} (kube-apiserver 1.29 to 1.31 sends it)",
-            if accepted { "accepted" } else { "refused" }
-        ));
+    for (authority, what) in before_1_32(&settings.endpoints[0]) {
+        if authority.len() < 127 {
+            let accepted = if accepts(cx, &authority).await { "accepted" } else { "refused" };
+            cx.note(format!("{what} sends another :authority, which is {accepted}"));
+        }
     }
     Ok(())
+}
+
+/// What older apiservers send for `:authority`, and which.
+fn before_1_32(endpoint: &Endpoint) -> Vec<(String, &'static str)> {
+    let Some(path) = endpoint.file() else {
+        let address = endpoint.to_string();
+        let name = address.trim_start_matches("unix:///").to_owned();
+        return vec![(name, "kube-apiserver before 1.32")];
+    };
+    let path = path.display().to_string();
+    vec![
+        (path.replace('/', "%2F"), "kube-apiserver 1.29 to 1.31"),
+        (path, "kube-apiserver 1.27 and 1.28"),
+    ]
 }
 
 async fn accepts(cx: &Context, authority: &str) -> bool {
@@ -185,4 +197,18 @@ async fn unknown_method(cx: &Context) -> Outcome {
     }
     client.status().await.or_failed("Status on the same connection afterwards")?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::before_1_32;
+
+    #[test]
+    fn old_authorities_are_those_of_the_kind_of_socket() {
+        let sent = |endpoint: &str| -> Vec<String> {
+            before_1_32(&endpoint.parse().unwrap()).into_iter().map(|(sent, _)| sent).collect()
+        };
+        assert_eq!(sent("unix:///@kms"), ["@kms"]);
+        assert_eq!(sent("unix:///run/k.sock"), ["%2Frun%2Fk.sock", "/run/k.sock"]);
+    }
 }

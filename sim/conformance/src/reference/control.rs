@@ -1,6 +1,7 @@
 //! Starts and ends plugin processes: what a service manager does.
 
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
@@ -88,9 +89,10 @@ fn runs(pid: i32) -> bool {
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
-/// What the plugin has logged.
+/// Prints what the plugin has logged, byte for byte.
 pub(super) fn log(instance: &Instance) -> Result<String, String> {
     let path = instance.path("log");
-    let log = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-    Ok(String::from_utf8_lossy(&log).into_owned())
+    let printed = fs::read(&path).and_then(|log| std::io::stdout().write_all(&log));
+    printed.map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(String::new())
 }

@@ -20,6 +20,7 @@ use kleidi_proto::kms::{
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::keyring::{Flag, Key};
@@ -27,9 +28,13 @@ use super::mutant::Fault;
 use super::plugin::Plugin;
 use crate::client::code_name;
 
+/// A header that the server takes for a request to cut the call off.
+pub(super) const CUT_OFF: &str = "reference-cut-off";
+
 /// How long the slow ones are slow; the self-test's windows are chosen around these.
 pub(super) const LATE_ROTATION: Duration = Duration::from_millis(1800);
 pub(super) const LATE_NODE: Duration = Duration::from_millis(3750);
+const LATE_CONNECTION: Duration = Duration::from_millis(500);
 const SLOW_RECOVERY: Duration = Duration::from_millis(2000);
 const BEFORE_READY: Duration = Duration::from_millis(300);
 
@@ -46,6 +51,8 @@ pub struct Process {
     pub name: String,
     /// Another one after each start.
     pub incarnation: String,
+    /// The how manieth start of this plugin it is, from 1.
+    pub starts: u64,
     /// When it started.
     pub started: Instant,
     /// The key that it began with.
@@ -54,6 +61,13 @@ pub struct Process {
     calls: AtomicUsize,
     /// Held by each connection.
     connections: Arc<()>,
+    /// Connections so far.
+    accepted: AtomicUsize,
+    /// Answers of Encrypt, by what is known of the plaintext.
+    answers: Mutex<BTreeMap<Vec<u8>, EncryptResponse>>,
+    /// Calls of Encrypt that wait for their turn.
+    waiting: AtomicUsize,
+    turn: tokio::sync::Mutex<()>,
     /// The plaintext that calls overwrite for each other.
     place: Mutex<Vec<u8>>,
     /// What was encrypted, by ciphertext.
@@ -66,14 +80,19 @@ pub struct Process {
 
 impl Process {
     /// Of a process that starts now.
-    pub fn new(name: String, incarnation: String, first: Key) -> Self {
+    pub fn new(name: String, incarnation: String, starts: u64, first: Key) -> Self {
         Self {
             name,
             incarnation,
+            starts,
             started: Instant::now(),
             first,
             calls: AtomicUsize::new(0),
             connections: Arc::default(),
+            accepted: AtomicUsize::new(0),
+            answers: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            turn: tokio::sync::Mutex::default(),
             place: Mutex::default(),
             memory: Mutex::default(),
             uids: Mutex::default(),
@@ -99,6 +118,10 @@ pub struct Connection {
     issued: Mutex<BTreeSet<Vec<u8>>>,
     last_seed: Mutex<Vec<u8>>,
     slots: Arc<Semaphore>,
+    /// Which of the process's connections it is.
+    number: usize,
+    /// Whether a Decrypt was refused on it.
+    refused: AtomicBool,
     /// The key_id that was seen last, the one before, and how many Status ago it changed.
     turn: Mutex<(String, String, usize)>,
 }
@@ -113,6 +136,8 @@ impl Connection {
             issued: Mutex::default(),
             last_seed: Mutex::default(),
             slots: Arc::new(Semaphore::new(8)),
+            number: process.accepted.fetch_add(1, Ordering::SeqCst),
+            refused: AtomicBool::new(false),
             turn: Mutex::default(),
         }
     }
@@ -212,6 +237,13 @@ impl Faulty {
             _ => Ok(()),
         }
     }
+}
+
+/// Has the server cut the call off instead of answering it.
+fn cut_off() -> Status {
+    let mut status = Status::unavailable("cut off");
+    status.metadata_mut().insert(CUT_OFF, MetadataValue::from_static("1"));
+    status
 }
 
 /// One line a call: what, which, how it ended.

@@ -2,7 +2,8 @@
 
 mod front;
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -86,8 +87,13 @@ fn listen(socket: &Path, fault: Option<Fault>) -> std::io::Result<UnixListener> 
     let listener = UnixListener::bind(socket)?;
     let mode = if fault == Some(Fault::SocketForAll) { 0o666 } else { 0o600 };
     fs::set_permissions(socket, Permissions::from_mode(mode))?;
-    if let (Some(Fault::DirectoryForAll), Some(directory)) = (fault, socket.parent()) {
-        fs::set_permissions(directory, Permissions::from_mode(0o777))?;
+    let directory_mode = match fault {
+        Some(Fault::DirectoryForAll) => Some(0o777),
+        Some(Fault::StickyDirectoryForAll) => Some(0o1777),
+        _ => None,
+    };
+    if let (Some(mode), Some(directory)) = (directory_mode, socket.parent()) {
+        fs::set_permissions(directory, Permissions::from_mode(mode))?;
     }
     Ok(listener)
 }
@@ -95,16 +101,20 @@ fn listen(socket: &Path, fault: Option<Fault>) -> std::io::Result<UnixListener> 
 fn prepare(instance: &Instance) -> std::io::Result<Server> {
     let announce = match instance.mutant {
         Some(Fault::NeverRotates) => Announce::First,
-        Some(Fault::LateRotation) => Announce::After(LATE_ROTATION),
+        Some(Fault::LateRotation | Fault::EncryptLeads) => Announce::After(LATE_ROTATION),
         Some(Fault::LateNode) if instance.name != "a" => Announce::After(LATE_NODE),
         _ => Announce::Newest,
     };
     let plugin = Plugin::new(Keyring::open(&instance.dir)?, announce);
     let first = plugin.refresh().map_err(std::io::Error::other)?;
+    // A byte for each start.
+    let mut starts = File::options().create(true).append(true).open(instance.path("starts"))?;
+    starts.write_all(&[0])?;
+    let starts = starts.metadata()?.len();
     let mut incarnation = [0; 4];
     getrandom::fill(&mut incarnation).map_err(std::io::Error::other)?;
     Ok(Server {
-        process: Arc::new(Process::new(instance.name.clone(), hex(&incarnation), first)),
+        process: Arc::new(Process::new(instance.name.clone(), hex(&incarnation), starts, first)),
         plugin: Arc::new(plugin),
         fault: instance.mutant,
         front: Arc::new(Front::new(instance.mutant)),
@@ -175,7 +185,8 @@ impl Server {
             process: Arc::clone(&self.process),
             connection: Arc::new(Connection::new(&self.process)),
         });
-        let service = if self.fault == Some(Fault::NoRequestLimit) {
+        let unlimited = [Some(Fault::NoRequestLimit), Some(Fault::OversizeIsInternal)];
+        let service = if unlimited.contains(&self.fault) {
             service.max_decoding_message_size(usize::MAX).max_encoding_message_size(usize::MAX)
         } else {
             service

@@ -46,7 +46,7 @@ fn read(path: &Path) -> Value {
 }
 
 /// Makes the report again, and compares it with the list and with the report that is kept.
-fn as_listed(plugin: &str) {
+fn as_listed(plugin: &str, not_run: &[&str]) {
     if cached(plugin).is_none() {
         return;
     }
@@ -72,7 +72,7 @@ fn as_listed(plugin: &str) {
     failed.sort();
     listed.sort_unstable();
     assert_eq!(failed, listed, "{said}");
-    assert_eq!(ids(&made, &["not_run"]), ["decrypt.swapped-annotations"], "{said}");
+    assert_eq!(ids(&made, &["not_run"]), not_run, "{said}");
     assert_eq!(ids(&made, &["engine_error"]), [""; 0], "{said}");
     for verdicts in [&failures[..], &["passed"], &["not_run"]] {
         assert_eq!(
@@ -87,10 +87,12 @@ fn as_listed(plugin: &str) {
 
 #[test]
 fn a_plugin_over_upstreams_server_fails_what_is_listed() {
-    as_listed("aes-gcm");
+    // It has no annotations, and logs nothing.
+    as_listed("aes-gcm", &["decrypt.swapped-annotations", "hardening.log-canary"]);
 }
 
 #[test]
 fn the_plugin_of_upstreams_tests_fails_what_is_listed() {
-    as_listed("base64");
+    // Its annotations are always the same.
+    as_listed("base64", &["decrypt.swapped-annotations"]);
 }

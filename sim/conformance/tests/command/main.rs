@@ -5,6 +5,7 @@
 mod action;
 mod catalogue;
 mod dependencies;
+mod doubtful_hooks;
 mod exit_codes;
 mod expectations;
 mod foreign;

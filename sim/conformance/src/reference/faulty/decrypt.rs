@@ -1,6 +1,7 @@
 //! Decrypt, and its faults.
 
 use std::future::pending;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use kleidi_proto::kms::{DecryptRequest, DecryptResponse};
@@ -8,8 +9,8 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::sleep;
 use tonic::{Code, Status};
 
-use super::Faulty;
-use super::encrypt::{BIG, BOUND, SLASH};
+use super::encrypt::{BIG, BOUND, PLAIN, SLASH};
+use super::{Faulty, cut_off};
 use crate::context::hex;
 use crate::reference::mutant::Fault;
 use crate::reference::plugin::{MAGIC, decrypt_with};
@@ -32,6 +33,9 @@ async fn before(this: &Faulty, request: &DecryptRequest) -> Result<(), Status> {
     match this.fault {
         Some(Fault::HangsOnAnnotations) if request.annotations.len() > 1000 => pending().await,
         Some(Fault::HangsInOutage) if this.is_away() => pending().await,
+        Some(Fault::RefusesUuids) if request.uid.len() == 36 => {
+            Err(Status::invalid_argument("this is no uid"))
+        }
         Some(Fault::RefusesUidAgain)
             if !this.process.uids.lock().insert((false, request.uid.clone())) =>
         {
@@ -52,6 +56,9 @@ fn take_off(this: &Faulty, request: &mut DecryptRequest) -> Result<(), Status> {
     match this.fault {
         Some(Fault::AnnotationWithSlash) => {
             request.annotations.remove(SLASH);
+        }
+        Some(Fault::PlaintextInAnnotation) => {
+            request.annotations.remove(PLAIN);
         }
         Some(Fault::AnnotationsTooLong) => {
             request.annotations.remove(BIG);
@@ -98,6 +105,16 @@ fn instead(this: &Faulty, request: &DecryptRequest) -> Option<Result<DecryptResp
             if !ciphertext.is_empty() && !ciphertext.starts_with(MAGIC) =>
         {
             Some(Ok(answer(ciphertext)))
+        }
+        Some(Fault::Identity) => {
+            let may = this.plugin.reachable().and_then(|()| this.plugin.may_decrypt());
+            Some(may.map(|()| answer(ciphertext)))
+        }
+        Some(Fault::EphemeralKeyInOutage) => {
+            let memory = this.process.memory.lock();
+            let known = memory.get(ciphertext)?;
+            let same = known.key_id == request.key_id && known.annotations == request.annotations;
+            (same && !this.is_away()).then(|| Ok(answer(&known.plaintext)))
         }
         Some(Fault::EmptyIsEmpty) if ciphertext.is_empty() => Some(Ok(answer(&[]))),
         Some(Fault::CachesByBeginning) => {
@@ -156,6 +173,13 @@ async fn after(
             *this.process.place.lock() = answer.plaintext.to_vec();
             sleep(Duration::from_millis(1)).await;
             Ok(DecryptResponse { plaintext: this.process.place.lock().clone().into() })
+        }
+        (Some(Fault::CutsOffBadDecrypts), Err(status)) if status.code() != Code::Unavailable => {
+            Err(cut_off())
+        }
+        (Some(Fault::RefusesAfterRefusal), Err(status)) => {
+            this.connection.refused.store(status.code() != Code::Unavailable, Ordering::SeqCst);
+            Err(status)
         }
         (Some(Fault::UnknownKeyIsOutage), Err(status)) if status.code() == Code::NotFound => {
             Err(Status::unavailable("no key has this key_id; try again later"))

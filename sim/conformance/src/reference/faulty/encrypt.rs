@@ -1,6 +1,8 @@
 //! Encrypt, and its faults.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use kleidi_proto::kms::{EncryptRequest, EncryptResponse};
@@ -14,6 +16,8 @@ use crate::reference::plugin::{MAGIC, encrypt_with};
 
 /// Where the mutants put what binds a ciphertext to something.
 pub(super) const BOUND: &str = "bound.reference.example";
+/// Where one of them puts the plaintext.
+pub(super) const PLAIN: &str = "plain.reference.example";
 /// Legal but for its size.
 pub(super) const BIG: &str = "big.reference.example";
 /// What Kubernetes' own manual once gave for an example.
@@ -35,11 +39,22 @@ pub(super) async fn encrypt(
             .plugin
             .reachable()
             .and_then(|()| encrypt_with(&this.process.first, &request.plaintext)),
-        Some(Fault::FakesCiphertext) if this.is_away() => fake(this),
+        Some(Fault::FakesCiphertext | Fault::EphemeralKeyInOutage) if this.is_away() => fake(this),
+        Some(Fault::EncryptLeads) => this.plugin.reachable().and_then(|()| {
+            let newest = this.plugin.ring().keys().ok().and_then(|mut keys| keys.pop());
+            encrypt_with(&newest.unwrap_or(this.plugin.announced()?), &request.plaintext)
+        }),
+        Some(Fault::Identity) => this.plugin.encrypt(request).map(|answer| EncryptResponse {
+            ciphertext: request.plaintext.clone(),
+            annotations: BTreeMap::new(),
+            ..answer
+        }),
+        Some(Fault::TakesSimilarForSame) => as_before(this, request, 31),
+        Some(Fault::TakesSameForSame) => as_before(this, request, usize::MAX),
         _ => this.plugin.encrypt(request),
     }?;
     remember(this, request, &answer);
-    after(this, &mut answer);
+    after(this, request, &mut answer);
     answer.key_id = this.outward(answer.key_id);
     Ok(answer)
 }
@@ -53,6 +68,16 @@ async fn before(this: &Faulty, request: &EncryptRequest) -> Result<(), Status> {
         Some(Fault::AesKeySizesOnly) if ![0, 16, 24, 32].contains(&length) => {
             Err(Status::invalid_argument("not the size of an AES key"))
         }
+        Some(Fault::OversizeIsInternal) if length > 4 << 20 => {
+            Err(Status::internal("cannot allocate"))
+        }
+        Some(Fault::RefusesUuids) if request.uid.len() == 36 => {
+            Err(Status::invalid_argument("this is no uid"))
+        }
+        Some(Fault::SerialisesCalls) => {
+            in_turn(this).await;
+            Ok(())
+        }
         Some(Fault::RefusesUidAgain)
             if !this.process.uids.lock().insert((true, request.uid.clone())) =>
         {
@@ -60,6 +85,10 @@ async fn before(this: &Faulty, request: &EncryptRequest) -> Result<(), Status> {
         }
         Some(Fault::LogsPlaintext) => {
             let _ = writeln!(std::io::stderr(), "plaintext={}", hex(&request.plaintext));
+            Ok(())
+        }
+        Some(Fault::LogsPlaintextRaw) => {
+            let _ = std::io::stderr().write_all(&request.plaintext);
             Ok(())
         }
         // So that calls are under way when the process ends.
@@ -96,6 +125,42 @@ impl Drop for Leak {
     }
 }
 
+/// Answers as it did to a plaintext of as many bytes, of which the first ones were the same.
+fn as_before(
+    this: &Faulty,
+    request: &EncryptRequest,
+    bytes: usize,
+) -> Result<EncryptResponse, Status> {
+    let answer = this.plugin.encrypt(request)?;
+    let length = request.plaintext.len();
+    let mut known = length.to_be_bytes().to_vec();
+    known.extend(&request.plaintext[..bytes.min(length)]);
+    known.extend(answer.key_id.as_bytes());
+    Ok(this.process.answers.lock().entry(known).or_insert(answer).clone())
+}
+
+/// Takes long, one call after the other, when many wait.
+async fn in_turn(this: &Faulty) {
+    let process = &this.process;
+    process.waiting.fetch_add(1, Ordering::SeqCst);
+    let _leave = Leave(&process.waiting);
+    let _turn = process.turn.lock().await;
+    // Long enough that those who came at the same time are waiting.
+    sleep(Duration::from_millis(20)).await;
+    if process.waiting.load(Ordering::SeqCst) > 10 {
+        sleep(Duration::from_millis(700)).await;
+    }
+}
+
+/// Counts one down at its end, however that comes.
+struct Leave<'a>(&'a AtomicUsize);
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 fn fake(this: &Faulty) -> Result<EncryptResponse, Status> {
     let mut random = [0; 60];
     getrandom::fill(&mut random).map_err(|error| Status::internal(error.to_string()))?;
@@ -111,7 +176,10 @@ fn remember(this: &Faulty, request: &EncryptRequest, answer: &EncryptResponse) {
         Some(Fault::AnswersLastSeed | Fault::TellsPlaintext) => {
             this.connection.last_seed.lock().clone_from(&request.plaintext);
         }
-        Some(Fault::CachesByBeginning | Fault::IgnoresAnnotations) => {
+        Some(Fault::EphemeralKeyInOutage) if !this.is_away() => {}
+        Some(
+            Fault::CachesByBeginning | Fault::IgnoresAnnotations | Fault::EphemeralKeyInOutage,
+        ) => {
             let remembered = Remembered {
                 key_id: answer.key_id.clone(),
                 annotations: answer.annotations.clone(),
@@ -123,11 +191,14 @@ fn remember(this: &Faulty, request: &EncryptRequest, answer: &EncryptResponse) {
     }
 }
 
-fn after(this: &Faulty, answer: &mut EncryptResponse) {
+fn after(this: &Faulty, request: &EncryptRequest, answer: &mut EncryptResponse) {
     let mut annotate = |key: &str, value: Vec<u8>| answer.annotations.insert(key.to_owned(), value);
     match this.fault {
         Some(Fault::AnnotationWithSlash) => {
             annotate(SLASH, b"1".to_vec());
+        }
+        Some(Fault::PlaintextInAnnotation) => {
+            annotate(PLAIN, hex(&request.plaintext).into_bytes());
         }
         Some(Fault::AnnotationsTooLong) => {
             annotate(BIG, vec![0; 32 * 1024]);

@@ -7,13 +7,17 @@ use std::time::Duration;
 use kleidi_proto::kms::StatusResponse;
 use tonic::Status;
 
-use super::{BEFORE_READY, Faulty};
+use super::{BEFORE_READY, Faulty, LATE_CONNECTION, cut_off};
 use crate::reference::mutant::Fault;
 
 pub(super) async fn status(this: &Faulty) -> Result<StatusResponse, Status> {
     let nth = 1 + this.connection.statuses.fetch_add(1, Ordering::SeqCst);
     match this.fault {
         Some(Fault::StatusHangs) if nth > 12 => pending().await,
+        Some(Fault::CutsOffStatusInOutage) if this.is_away() => return Err(cut_off()),
+        Some(Fault::RefusesAfterRefusal) if this.connection.refused.load(Ordering::SeqCst) => {
+            return Err(Status::unavailable("no more on this connection"));
+        }
         Some(Fault::LimitsRate) if nth > 70 => {
             return Err(Status::resource_exhausted("too many calls"));
         }
@@ -41,12 +45,24 @@ pub(super) async fn status(this: &Faulty) -> Result<StatusResponse, Status> {
         Some(Fault::VersionV1) => "v1".clone_into(&mut answer.version),
         Some(Fault::VersionV2beta1) => "v2beta1".clone_into(&mut answer.version),
         Some(Fault::VersionChanges) if nth > 2 => "v2beta1".clone_into(&mut answer.version),
+        Some(Fault::VersionPerProcess) if this.process.starts.is_multiple_of(2) => {
+            "v2beta1".clone_into(&mut answer.version);
+        }
+        Some(Fault::ConnectionsDisagree) if this.connection.number.is_multiple_of(2) => {
+            answer.key_id = known_for(this, LATE_CONNECTION).unwrap_or(answer.key_id);
+        }
         Some(Fault::HealthzInCapitals) => "OK".clone_into(&mut answer.healthz),
         Some(Fault::FlipFlops) => answer.key_id = flip_flop(this, answer.key_id),
         _ => {}
     }
     answer.key_id = this.outward(answer.key_id);
     Ok(answer)
+}
+
+/// The newest key_id of at least this age.
+fn known_for(this: &Faulty, age: Duration) -> Option<String> {
+    let keys = this.plugin.ring().keys().ok()?;
+    keys.into_iter().rev().find(|key| key.age >= age).map(|key| key.id)
 }
 
 /// Waits until in fifty looks no other connection had a call, if there is one.

@@ -20,7 +20,7 @@ use tonic::codegen::Service as _;
 
 use crate::client::SERVICE;
 use crate::ordered::OrderedDecryptRequest;
-use crate::reference::faulty::Faulty;
+use crate::reference::faulty::{CUT_OFF, Faulty};
 use crate::reference::mutant::Fault;
 
 /// What all connections share.
@@ -68,7 +68,15 @@ impl hyper::service::Service<Request<Incoming>> for Service {
 }
 
 impl Service {
-    async fn answer(mut self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    async fn answer(self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+        let answer = self.uncut(request).await?;
+        if answer.headers().contains_key(CUT_OFF) {
+            return Ok(Response::new(Body::new(CutOff)));
+        }
+        Ok(answer)
+    }
+
+    async fn uncut(mut self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
         let path = request.uri().path();
         let known = ["Status", "Encrypt", "Decrypt"];
         match self.front.fault {
@@ -120,6 +128,21 @@ fn empty_message() -> Response<Body> {
         Response::new(Body::new(message.with_trailers(std::future::ready(Some(Ok(trailers))))));
     response.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
     response
+}
+
+/// A body in place of which the stream is reset.
+struct CutOff;
+
+impl http_body::Body for CutOff {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Poll::Ready(Some(Err(Status::internal("cut off"))))
+    }
 }
 
 /// A body that holds a slot until it has been sent.
