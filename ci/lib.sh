@@ -4,11 +4,11 @@ set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/kleidi
-started=$SECONDS
+started=$EPOCHSECONDS
 
 # One line of progress, with the minutes since the start.
 say() {
-  local passed=$((SECONDS - started))
+  local passed=$((EPOCHSECONDS - started))
   printf '\033[1m[%2d:%02d]\033[0m %s\n' $((passed / 60)) $((passed % 60)) "$*" >&2
 }
 
