@@ -12,6 +12,9 @@ use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 /// How long an answer may take: longer than kube-apiserver waits for a plugin.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// The Secrets of the default namespace.
+const SECRETS: &str = "/api/v1/namespaces/default/secrets";
+
 /// One of a cluster's kube-apiservers; clones share its connections.
 #[derive(Debug, Clone)]
 pub struct Api {
@@ -85,13 +88,15 @@ impl Api {
 
     /// Creates a Secret with one value in the default namespace.
     pub fn create_secret(&self, name: &str, value: &str) -> Result<(), ApiError> {
-        let object = json!({
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": {"name": name},
-            "data": {"value": STANDARD.encode(value)},
-        });
-        self.call("POST", "/api/v1/namespaces/default/secrets", Some(&object)).map(|_| ())
+        self.call("POST", SECRETS, Some(&secret(name, value))).map(|_| ())
+    }
+
+    /// Gives a Secret another value, and creates it if it is not there.
+    pub fn write_secret(&self, name: &str, value: &str) -> Result<(), ApiError> {
+        match self.call("PUT", &format!("{SECRETS}/{name}"), Some(&secret(name, value))) {
+            Err(ApiError { status: 404, .. }) => self.create_secret(name, value),
+            written => written.map(|_| ()),
+        }
     }
 
     /// Creates a ConfigMap with one value in the default namespace.
@@ -107,8 +112,7 @@ impl Api {
 
     /// The value of a Secret, read from etcd.
     pub fn read_secret(&self, name: &str) -> Result<String, ApiError> {
-        let path = format!("/api/v1/namespaces/default/secrets/{name}");
-        self.call("GET", &path, None).map(|secret| value_of(&secret))
+        self.call("GET", &format!("{SECRETS}/{name}"), None).map(|secret| value_of(&secret))
     }
 
     /// All Secrets of all namespaces, by a list: `namespace/name`, and the value where there is one.
@@ -188,6 +192,15 @@ fn tls(kubeconfig: &str) -> Result<TlsConfig, String> {
         .root_certs(RootCerts::new_with_certs(&[authority]))
         .client_cert(Some(ClientCert::new_with_certs(&[certificate], key)))
         .build())
+}
+
+fn secret(name: &str, value: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": name},
+        "data": {"value": STANDARD.encode(value)},
+    })
 }
 
 /// What a Secret of ours holds; empty for others.

@@ -90,10 +90,12 @@ impl Node {
         })
     }
 
-    /// All values in etcd below `prefix`, by key.
+    /// All values below `prefix` in this node's own member of etcd, by key.
     pub fn etcd(&self, prefix: &str) -> Result<BTreeMap<String, Vec<u8>>, String> {
-        let output =
-            self.bytes(&format!("{ETCDCTL} get --prefix {prefix} --write-out json"), b"")?;
+        let output = self.bytes(
+            &format!("{ETCDCTL} get --prefix {prefix} --consistency s --write-out json"),
+            b"",
+        )?;
         let answer: Value = serde_json::from_slice(&output).map_err(|error| error.to_string())?;
         let decode = |value: &Value| STANDARD.decode(value.as_str().unwrap_or_default());
         let pairs = answer["kvs"].as_array().into_iter().flatten().map(|pair| {

@@ -12,8 +12,8 @@ use crate::stored;
 /// Below this etcd has the Secrets of all namespaces.
 const SECRETS: &str = "/registry/secrets/";
 
-/// A kube-apiserver hears of a new key at its next health check, a minute away at most.
-const HEARD: Duration = Duration::from_secs(120);
+/// A kube-apiserver hears of a new key at its next health check, and looks at its configuration each minute.
+const HEARD: Duration = Duration::from_secs(150);
 
 impl Cluster {
     /// Every Secret in etcd is under one of these keys, with its seed wrapped; nothing of the values of the `series`
@@ -22,7 +22,7 @@ impl Cluster {
     /// All of it as a sentence for the summary.
     pub fn encrypted_at_rest(&self, key_ids: &[&str], series: &str) -> Result<String, String> {
         self.step("every value in etcd is looked at");
-        let counts = self.raw_values(key_ids)?;
+        let counts = self.raw_values()?;
         let stray = counts.keys().find(|key_id| !key_ids.contains(&key_id.as_str()));
         if let Some(stray) = stray {
             return Err(format!("{} objects in etcd are under the key {stray}", counts[stray]));
@@ -33,34 +33,39 @@ impl Cluster {
         }
         self.everything_readable()?;
         let objects: usize = counts.values().sum();
+        let searched = self.secrets.borrow().keys().filter(|name| name.starts_with(series)).count();
         Ok(format!(
-            "{objects} Secrets in etcd wrapped under {}, none of {} values in its files, all read by {} \
+            "{objects} Secrets in etcd wrapped under {}, none of {searched} values in its files, all read by {} \
              kube-apiserver(s) with nothing in memory",
             key_ids.join(" or "),
-            self.secrets.borrow().len(),
             self.nodes.len()
         ))
     }
 
-    /// How many Secrets in etcd are under which key; each member of etcd has to have the same.
-    pub fn raw_values(&self, key_ids: &[&str]) -> Result<BTreeMap<String, usize>, String> {
-        let mut counts = BTreeMap::new();
-        for node in &self.nodes {
-            counts = BTreeMap::new();
-            for (key, value) in node.etcd(SECRETS)? {
-                let key_id = stored::key_id(&key, &value, PROVIDER)?;
-                *counts.entry(key_id).or_default() += 1;
+    /// How many Secrets in etcd are under which key; all members of etcd have to agree.
+    pub fn raw_values(&self) -> Result<BTreeMap<String, usize>, String> {
+        // A member hears of a write a moment after it was acknowledged.
+        within(Duration::from_secs(20), "all members of etcd to agree", || {
+            let mut counted = Vec::new();
+            for node in &self.nodes {
+                let mut counts = BTreeMap::new();
+                for (key, value) in node.etcd(SECRETS)? {
+                    *counts.entry(stored::key_id(&key, &value, PROVIDER)?).or_default() += 1;
+                }
+                counted.push(counts);
             }
+            let first = counted.first().cloned().unwrap_or_default();
+            let found: usize = first.values().sum();
             let wanted = self.secrets.borrow().len();
-            let found: usize = counts.values().sum();
             if found < wanted {
-                return Err(format!(
-                    "{} has {found} Secrets in etcd (keys wanted: {key_ids:?}), and {wanted} were acknowledged",
-                    node.name
-                ));
+                return Err(format!("{found} Secrets are in etcd, and {wanted} were acknowledged"));
             }
-        }
-        Ok(counts)
+            if counted.iter().all(|each| *each == first) {
+                Ok(first)
+            } else {
+                Err(format!("{counted:?}"))
+            }
+        })
     }
 
     /// The values of Secrets whose names begin with `series` are nowhere in etcd's files. That the search finds what
@@ -111,21 +116,31 @@ impl Cluster {
 
     /// Waits until every kube-apiserver writes under this key.
     pub fn wait_until_written_under(&self, key_id: &str) -> Result<(), String> {
+        for (number, node) in self.nodes.iter().enumerate() {
+            self.wait_until_written(node, &format!("probe-{number}"), |key, value| {
+                let found = stored::key_id(key, value, PROVIDER)?;
+                if found == key_id { Ok(()) } else { Err(format!("{key} is under {found}")) }
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Writes a Secret through a node's kube-apiserver again and again, until etcd has it as `wanted`.
+    pub fn wait_until_written(
+        &self,
+        node: &Node,
+        name: &str,
+        wanted: impl Fn(&str, &[u8]) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let key = format!("{SECRETS}default/{name}");
         let mut tries = 0;
-        within(HEARD, "every kube-apiserver to write under the new key", || {
-            let series = format!("probe-{tries}");
+        within(HEARD, &format!("{} to write as it is told", node.name), || {
             tries += 1;
-            self.create_secrets(&series, self.nodes.len())?;
-            for number in 0..self.nodes.len() {
-                let key = format!("{SECRETS}default/{series}-{number}");
-                let values = self.node()?.etcd(&key)?;
-                let value = values.get(&key).ok_or_else(|| format!("there is no {key} in etcd"))?;
-                let found = stored::key_id(&key, value, PROVIDER)?;
-                if found != key_id {
-                    return Err(format!("{key} is under {found}"));
-                }
-            }
-            Ok(())
+            let value = format!("{}-{tries}", self.value(name));
+            node.api()?.write_secret(name, &value)?;
+            self.secrets.borrow_mut().insert(name.to_owned(), value);
+            let values = node.etcd(&key)?;
+            wanted(&key, values.get(&key).ok_or_else(|| format!("there is no {key} in etcd"))?)
         })
     }
 }

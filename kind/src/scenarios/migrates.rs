@@ -3,9 +3,6 @@
 //! Each move is the manual's: the new provider first in the EncryptionConfiguration, the old one behind it,
 //! kube-apiserver reloads by itself, everything is written anew.
 
-use std::time::Duration;
-
-use crate::clock::within;
 use crate::cluster::Cluster;
 use crate::plan::{IDENTITY, KMS, Kms, Plan, encryption};
 use crate::scenario::{Scenario, Stage, ensure};
@@ -17,10 +14,7 @@ pub const SCENARIO: Scenario = Scenario {
     run,
 };
 
-/// kube-apiserver looks at its configuration each minute.
-const RELOAD: Duration = Duration::from_secs(150);
-
-/// What etcd has of a provider's objects begins so; protobuf in clear with `k8s`.
+/// The way, and how what each provider writes begins in etcd; protobuf in clear with `k8s`.
 const MOVES: [(&str, &str); 5] = [
     (KMS, "k8s:enc:kms:v2:kleidi:"),
     (AESCBC, "k8s:enc:aescbc:v1:old:"),
@@ -62,23 +56,15 @@ fn move_to(
 ) -> Result<(), String> {
     cluster.step(&format!("from {} to {}", word(from), word(to)));
     cluster.configure_encryption(&encryption(&[to, from]))?;
-    let mut tries = 0;
-    within(RELOAD, "kube-apiserver to write with the new provider", || {
-        let name = format!("probe-{number}-{tries}");
-        tries += 1;
-        cluster.create_secrets(&name, 1)?;
-        begins(cluster, &format!("/registry/secrets/default/{name}-0"), prefix)
-    })?;
+    let begins = |key: &str, value: &[u8]| {
+        ensure(value.starts_with(prefix.as_bytes()), || {
+            format!("{key} does not begin with {prefix:?}")
+        })
+    };
+    cluster.wait_until_written(cluster.node()?, &format!("probe-{number}"), begins)?;
     cluster.rewrite_secrets()?;
-    begins(cluster, "/registry/secrets/", prefix)
-}
-
-/// Everything in etcd below `key` begins with `prefix`.
-fn begins(cluster: &Cluster, key: &str, prefix: &str) -> Result<(), String> {
-    let values = cluster.node()?.etcd(key)?;
-    ensure(!values.is_empty(), || format!("there is nothing below {key} in etcd"))?;
-    let other = values.iter().find(|(_, value)| !value.starts_with(prefix.as_bytes()));
-    other.map_or(Ok(()), |(key, _)| Err(format!("{key} does not begin with {prefix:?}")))
+    let values = cluster.node()?.etcd("/registry/secrets/")?;
+    values.iter().try_for_each(|(key, value)| begins(key, value))
 }
 
 /// The name of a provider.

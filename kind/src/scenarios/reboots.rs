@@ -85,7 +85,10 @@ fn reboot(cluster: &Cluster, power_cut: bool, late: Option<&str>) -> Result<Dura
 
 /// With the service stopped, its socket still takes a call, and starts it.
 fn activated_by_its_socket(node: &Node) -> Result<(), String> {
-    node.sh("systemctl stop kleidi.service && ! systemctl is-active --quiet kleidi.service")?;
+    // kube-apiserver may have called in between, too.
+    within(Duration::from_secs(60), "the service to be stopped", || {
+        node.sh("systemctl stop kleidi.service && ! systemctl is-active --quiet kleidi.service")
+    })?;
     node.key_id()?;
     node.sh("systemctl is-active --quiet kleidi.service").map(|_| ())
 }
