@@ -13,7 +13,7 @@ use crate::scenario::{Scenario, Stage, ensure};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "reboots",
-    shows: "shut down or without power, ten times: the control plane comes back unaided, whoever starts first",
+    shows: "(not played to the end yet) shut down or without power, ten times: the control plane comes back unaided, whoever starts first",
     minutes: 12,
     run,
 };
