@@ -25,6 +25,30 @@ need_rust() {
     || die 'a C linker is missing: apt-get install gcc libc6-dev, then run this again'
 }
 
+# Installs packages that are missing, as root or through sudo.
+debian_packages() {
+  local missing=() package
+  for package in "$@"; do
+    [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || missing+=("$package")
+  done
+  ((${#missing[@]})) || return 0
+  command -v apt-get >/dev/null \
+    || die "this is not Debian: install what it calls ${missing[*]} in this system's own way, then run this again"
+  say "installing the Debian packages ${missing[*]}"
+  local as_root=()
+  ((EUID == 0)) || as_root=(sudo)
+  # The lists of a fresh machine may be absent or name packages that are gone.
+  "${as_root[@]}" apt-get update -qq
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+# Builds an image with the classic builder, which is everywhere. What that says is of interest if it fails.
+docker_build() {
+  local said
+  said=$(DOCKER_BUILDKIT=0 docker build --quiet "$@" 2>&1) || die "docker build $*: $said"
+}
+
 # The comment at the top of the script.
 usage() {
   sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"

@@ -1,0 +1,133 @@
+//! Three control planes with copies of one SoftHSM token.
+//!
+//! The key ceremony; a rotation as the manual has it for several nodes, in which no node writes under a key that
+//! another cannot read; a node without its plugin; a node that is lost.
+
+use std::time::Duration;
+
+use crate::clock::within;
+use crate::cluster::Cluster;
+use crate::node::Node;
+use crate::plan::{Kms, Plan};
+use crate::scenario::{Scenario, Stage, ensure};
+
+pub const SCENARIO: Scenario = Scenario {
+    name: "highly-available",
+    shows: "(not played to the end yet) three control planes, one key: rotation by the manual, a node's plugin away, a node lost; nothing lost",
+    minutes: 10,
+    run,
+};
+
+/// A kubelet starts its pods again, a kube-apiserver hears of a key at its next health check.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+const MANIFEST: &str = "/etc/kubernetes/manifests/kleidi.yaml";
+
+fn run(stage: &Stage) -> Result<(), String> {
+    let cluster = stage.cluster(Plan::new(Kms::SoftHsm).control_planes(3))?;
+    let first = cluster.key_id()?;
+    stage.shown("one ceremony, three tokens, the same key_id");
+    cluster.create_secrets("before", 30)?;
+    cluster.nodes.iter().try_for_each(|node| cluster.readable_through(node))?;
+
+    let second = rotate(&cluster, &first)?;
+    stage.shown("rotated on three nodes by the manual, each wrote only what all could read");
+    plugin_away(&cluster)?;
+    stage.shown("a node without its plugin: the others write, and it reads what they wrote when kleidi is back");
+    node_lost(&cluster)?;
+    stage.shown("a node without power: the others go on, and it comes back unaided");
+
+    cluster.rewrite_secrets()?;
+    stage.shown(cluster.encrypted_at_rest(&[&second], "before")?);
+    cluster.finish();
+    Ok(())
+}
+
+/// The manual's steps; gives the new key_id.
+fn rotate(cluster: &Cluster, old: &str) -> Result<String, String> {
+    let (first, others) = cluster.nodes.split_first().ok_or("there are no nodes")?;
+    cluster.step("1. every node keeps to the present key");
+    for node in &cluster.nodes {
+        configure(node, "sed -i '/^pkcs11:/a\\  ckaId: \"01\"' /etc/kleidi/kleidi.yaml")?;
+        ensure(node.key_id()? == old, || format!("{} has another key now", node.name))?;
+    }
+    cluster.step("2. a new key on the first");
+    cluster.in_plugins_image("init --cka-id 02")?;
+    cluster.step("3. its token goes to the others");
+    let token = first.bytes("tar --create --directory /var/lib/kleidi tokens", b"")?;
+    for node in others {
+        let unpack = "install -d -m 700 /var/lib/kleidi/new && tar --extract --directory /var/lib/kleidi/new";
+        node.bytes(unpack, &token)?;
+        configure(
+            node,
+            "mv /var/lib/kleidi/tokens /var/lib/kleidi/tokens.old && mv /var/lib/kleidi/new/tokens /var/lib/kleidi/tokens",
+        )?;
+    }
+    cluster.step("4. the nodes go over to it, one after the other, under load");
+    let written = cluster.under_load("rotation", || {
+        for node in &cluster.nodes {
+            configure(node, "sed -i '/ckaId/d' /etc/kleidi/kleidi.yaml")?;
+            within(PATIENCE, "the new key", || {
+                let key_id = node.key_id()?;
+                ensure(key_id != old, || format!("still {key_id}"))
+            })?;
+            // Half of the nodes write under the new key, and all read it.
+            cluster.nodes.iter().try_for_each(|other| cluster.readable_through(other))?;
+        }
+        Ok(())
+    })?;
+    written.without_a_failure()?;
+    let new = cluster.key_id()?;
+    cluster.wait_until_written_under(&new)?;
+    cluster.step("5. everything is written anew");
+    cluster.rewrite_secrets()?;
+    let counts = cluster.raw_values()?;
+    ensure(!counts.contains_key(old), || format!("still under the old key: {}", counts[old]))?;
+    Ok(new)
+}
+
+fn plugin_away(cluster: &Cluster) -> Result<(), String> {
+    cluster.step("the second node has no plugin");
+    let [first, second, ..] = &cluster.nodes[..] else {
+        return Err("there are too few nodes".to_owned());
+    };
+    second.sh(&format!("mv {MANIFEST} /root/"))?;
+    within(PATIENCE, "its kube-apiserver to notice", || {
+        ensure(second.api()?.kms_health().is_err(), || "it finds the KMS in order".to_owned())
+    })?;
+    let api = first.api()?;
+    for number in 0..10 {
+        let name = format!("meanwhile-{number}");
+        let value = cluster.value(&name);
+        api.create_secret(&name, &value)?;
+        cluster.secrets.borrow_mut().insert(name, value);
+    }
+    second.sh(&format!("mv /root/kleidi.yaml {MANIFEST}"))?;
+    second.wait_healthy()?;
+    cluster.nodes.iter().try_for_each(|node| cluster.readable_through(node))
+}
+
+fn node_lost(cluster: &Cluster) -> Result<(), String> {
+    cluster.step("the third node loses its power");
+    let [first, second, third] = &cluster.nodes[..] else {
+        return Err("three nodes are wanted".to_owned());
+    };
+    third.cut_power()?;
+    for (number, node) in [first, second].into_iter().enumerate() {
+        let name = format!("without-third-{number}");
+        let value = cluster.value(&name);
+        // etcd elects a leader first.
+        within(PATIENCE, "a write", || Ok(node.api()?.create_secret(&name, &value)?))?;
+        cluster.secrets.borrow_mut().insert(name, value);
+        cluster.readable_through(node)?;
+    }
+    third.start()?;
+    cluster.wait_healthy()?;
+    cluster.nodes.iter().try_for_each(|node| cluster.readable_through(node))
+}
+
+/// Changes a node by a script, and starts its plugin anew.
+fn configure(node: &Node, script: &str) -> Result<(), String> {
+    node.sh(script)?;
+    node.restart_plugin().map(|_| ())
+}

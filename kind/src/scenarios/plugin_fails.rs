@@ -1,0 +1,119 @@
+//! The plugin is killed, deleted, cannot start, and is upgraded, while Secrets are written.
+//!
+//! kube-apiserver goes on with the seed in its memory for two to three minutes, so none of this is noticed by
+//! anybody who writes.
+
+use std::time::Duration;
+
+use crate::clock::within;
+use crate::cluster::Cluster;
+use crate::node::Node;
+use crate::plan::{Kms, Plan};
+use crate::scenario::{Scenario, Stage, ensure};
+use crate::{command, seed};
+
+pub const SCENARIO: Scenario = Scenario {
+    name: "plugin-fails",
+    shows: "kleidi killed, its pod deleted, crash-looping, upgraded, under load: no write refused, nothing lost",
+    minutes: 5,
+    run,
+};
+
+const MANIFEST: &str = "/etc/kubernetes/manifests/kleidi.yaml";
+
+/// The kubelet looks at its manifests every 20 s, and waits longer before each start that follows a failure.
+const KUBELET: Duration = Duration::from_secs(150);
+
+fn run(stage: &Stage) -> Result<(), String> {
+    let next = stage.image("next")?;
+    let cluster = stage.cluster(Plan::new(Kms::SoftHsm))?;
+    let key_id = cluster.key_id()?;
+    cluster.create_secrets("before", 10)?;
+    let written = cluster.under_load("load", || {
+        killed(&cluster)?;
+        pod_deleted(&cluster)?;
+        crash_looping(&cluster)?;
+        upgraded(&cluster, &next)
+    })?;
+    written.without_a_failure()?;
+    stage.shown(format!(
+        "killed, deleted, crash-looping and upgraded: {} writes meanwhile, none refused, the longest pause {:.1} s",
+        written.acknowledged.len(),
+        written.longest_gap.as_secs_f32()
+    ));
+    stage.shown(cluster.encrypted_at_rest(&[&key_id], "load")?);
+    cluster.finish();
+    Ok(())
+}
+
+fn killed(cluster: &Cluster) -> Result<(), String> {
+    cluster.step("kleidi is killed");
+    let node = cluster.node()?;
+    let before = pid(node)?;
+    node.sh("pkill -KILL -x kleidi")?;
+    again(node, &before)
+}
+
+fn pod_deleted(cluster: &Cluster) -> Result<(), String> {
+    cluster.step("its pod is deleted, and comes back");
+    let node = cluster.node()?;
+    let before = pid(node)?;
+    node.sh(&format!("mv {MANIFEST} /root/"))?;
+    within(KUBELET, "the end of the pod", || ensure(pid(node).is_err(), || "it runs".to_owned()))?;
+    node.sh(&format!("mv /root/kleidi.yaml {MANIFEST}"))?;
+    again(node, &before)
+}
+
+fn crash_looping(cluster: &Cluster) -> Result<(), String> {
+    cluster.step("its configuration is wrong: it cannot start");
+    let node = cluster.node()?;
+    let before = pid(node)?;
+    let restarts = restarts(node)?;
+    node.sh("sed -i s/pkcs11:/pkcs12:/ /etc/kleidi/kleidi.yaml && pkill -x kleidi")?;
+    within(KUBELET, "two failed starts", || {
+        let now = self::restarts(node)?;
+        ensure(now >= restarts + 2, || format!("{now} restarts, from {restarts}"))
+    })?;
+    node.sh("sed -i s/pkcs12:/pkcs11:/ /etc/kleidi/kleidi.yaml")?;
+    again(node, &before)
+}
+
+fn upgraded(cluster: &Cluster, image: &str) -> Result<(), String> {
+    cluster.step("it is upgraded");
+    let node = cluster.node()?;
+    let before = pid(node)?;
+    node.bytes(
+        "ctr --namespace k8s.io images import -",
+        &command::run("docker", &["save", image])?,
+    )?;
+    node.write("/root/kleidi.yaml", &seed::static_pod(Kms::SoftHsm, image, None)?.to_string())?;
+    node.sh(&format!("mv /root/kleidi.yaml {MANIFEST}"))?;
+    again(node, &before)?;
+    let running = format!("ctr --namespace k8s.io containers list | grep -q {image}");
+    node.sh(&running).map(|_| ())
+}
+
+/// Waits until another process of the plugin is in order.
+fn again(node: &Node, before: &str) -> Result<(), String> {
+    within(KUBELET, "another process of the plugin", || {
+        let now = pid(node)?;
+        ensure(now != before, || format!("still {now}"))
+    })?;
+    // kube-apiserver waits longer and longer before it dials again.
+    node.wait_healthy().map(|_| ())
+}
+
+/// The plugin's process, by its pid on the node. A probe, `kleidi status`, is younger.
+fn pid(node: &Node) -> Result<String, String> {
+    node.sh("pgrep -xo kleidi")
+}
+
+/// How often the kubelet has started the plugin again.
+fn restarts(node: &Node) -> Result<u32, String> {
+    let path = format!("/api/v1/namespaces/kube-system/pods/kleidi-{}", node.name);
+    let pod = node.api()?.call("GET", &path, None)?;
+    let count = pod["status"]["containerStatuses"][0]["restartCount"].as_u64();
+    count
+        .and_then(|count| u32::try_from(count).ok())
+        .ok_or_else(|| "no restartCount yet".to_owned())
+}
