@@ -56,7 +56,7 @@
 //! backend   → (leaves)                      knows one KMS; no key policy beyond it
 //! config    → backend, provider, socket     makes their settings from text
 //! telemetry → config,  notify → provider
-//! leaves:     authority, hardening, key_id, limits, random, secret
+//! leaves:     authority, hardening, key_id, limits, random, secret, sim_point
 //! ```
 //!
 //! # Why the backend looks as it does
@@ -99,6 +99,7 @@ pub mod random;
 pub mod secret;
 pub mod server;
 pub mod service;
+pub mod sim_point;
 pub mod socket;
 mod telemetry;
 #[cfg(test)]

@@ -22,6 +22,7 @@ use crate::key_id::KeyId;
 use crate::limits;
 use crate::random::Random;
 use crate::secret::Secret;
+use crate::sim_point::sim_point;
 use envelope::Annotations;
 pub use error::Error;
 use monitor::Monitor;
@@ -123,6 +124,7 @@ impl Provider {
             return Err(Error::PlaintextTooLong { bytes, max });
         }
         let key = self.key_for(client, deadline).await?;
+        sim_point!("chosen, and not yet used");
         let annotations = Annotations::new();
         let aad = envelope::aad(self.backend.scheme(), key.as_str(), &annotations);
         let request = WrapRequest { key: key.clone(), plaintext, aad };

@@ -12,7 +12,7 @@ use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::watch;
+use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
@@ -25,6 +25,7 @@ use crate::authority::AnyAuthority;
 use crate::limits;
 use crate::provider::Provider;
 use crate::service::{Calls, Service};
+use crate::sim_point::sim_point;
 use kleidi_proto::kms::key_management_service_server::KeyManagementServiceServer;
 use speaks_soon::SpeaksSoon;
 
@@ -65,10 +66,12 @@ pub async fn serve<I: Incoming>(
     options: Options,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Drained {
-    let (stopping, _) = watch::channel(false);
+    // It wakes connections in the order in which they came; `watch` would draw one anew each time.
+    let (stopping, _) = broadcast::channel(1);
     let calls = Arc::new(Calls::default());
     let mut connections = JoinSet::new();
     tokio::pin!(shutdown);
+    sim_point!("listening, and not yet accepting");
     loop {
         let full = connections.len() >= limits::CONNECTIONS_MAX;
         tokio::select! {
@@ -95,7 +98,8 @@ pub async fn serve<I: Incoming>(
     }
     // The socket closes with `incoming`: nobody new comes in while the others finish.
     drop(incoming);
-    stopping.send_replace(true);
+    // An error says that nobody is connected.
+    let _ = stopping.send(());
     drain(connections, &calls, options.grace).await
 }
 
@@ -115,7 +119,7 @@ async fn drain(mut connections: JoinSet<()>, calls: &Calls, grace: Duration) -> 
 async fn connection<S>(
     stream: S,
     service: KeyManagementServiceServer<Service>,
-    mut stopping: watch::Receiver<bool>,
+    mut stopping: broadcast::Receiver<()>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -127,7 +131,8 @@ async fn connection<S>(
     let outcome = tokio::select! {
         biased;
         outcome = &mut connection => outcome,
-        () = stop(&mut stopping) => {
+        // The sender lives as long as the server; without it there is nothing left to wait for.
+        _ = stopping.recv() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -136,12 +141,6 @@ async fn connection<S>(
         // Malformed input, or a client that went away: its connection is over, nothing else is.
         debug!(error = %Chain(&error), "a connection ended with an error");
     }
-}
-
-/// Waits until the server stops.
-async fn stop(stopping: &mut watch::Receiver<bool>) {
-    // The sender lives as long as the server; without it there is nothing left to wait for.
-    let _ = stopping.wait_for(|stopping| *stopping).await;
 }
 
 /// An error with its causes.

@@ -4,17 +4,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Who may use whom, besides itself; leaves are listed, too. The picture is in `src/lib.rs`.
-const ARROWS: [(&str, &[&str]); 15] = [
+const ARROWS: [(&str, &[&str]); 16] = [
     ("authority", &[]),
     ("hardening", &[]),
     ("key_id", &[]),
     ("limits", &[]),
     ("random", &[]),
     ("secret", &[]),
+    ("sim_point", &[]),
     ("backend", &["key_id", "random", "secret"]),
-    ("provider", &["backend", "key_id", "limits", "random", "secret"]),
+    ("provider", &["backend", "key_id", "limits", "random", "secret", "sim_point"]),
     ("service", &["limits", "provider", "secret"]),
-    ("server", &["authority", "limits", "provider", "service"]),
+    ("server", &["authority", "limits", "provider", "service", "sim_point"]),
     ("socket", &["server"]),
     ("config", &["backend", "limits", "provider", "socket"]),
     ("telemetry", &["config"]),

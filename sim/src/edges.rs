@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kleidi_proto::kms::{DecryptResponse, EncryptResponse, StatusResponse};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
@@ -39,8 +40,31 @@ pub trait Watch: Send + Sync {
     fn called(&self, name: &str, method: &str, began: Time, took: Duration, outcome: Outcome);
 }
 
-/// What came of a call: the key_id in the answer, of the calls that have one.
-pub type Outcome<'a> = Result<Option<&'a str>, &'a tonic::Status>;
+/// What came of a call.
+pub type Outcome<'a> = Result<Answer<'a>, &'a tonic::Status>;
+
+/// What a plugin answered.
+#[derive(Clone, Copy)]
+pub enum Answer<'a> {
+    /// To Status.
+    Status(&'a StatusResponse),
+    /// To Encrypt.
+    Encrypt(&'a EncryptResponse),
+    /// To Decrypt.
+    Decrypt(&'a DecryptResponse),
+}
+
+impl Answer<'_> {
+    /// The key that it names, if it does.
+    #[must_use]
+    pub fn key_id(&self) -> Option<&str> {
+        match self {
+            Self::Status(answer) => Some(&answer.key_id),
+            Self::Encrypt(answer) => Some(&answer.key_id),
+            Self::Decrypt(_) => None,
+        }
+    }
+}
 
 /// The time: that of tokio, which can be paused, from a known moment on.
 #[derive(Debug, Clone, Copy)]

@@ -52,6 +52,8 @@ pub mod envelope;
 #[cfg(feature = "cli")]
 pub mod etcd;
 pub mod go;
+#[cfg(feature = "client")]
+mod latest;
 pub mod limits;
 pub mod object;
 pub mod probe;

@@ -5,24 +5,29 @@
 //! ```text
 //! plan ──► run ──► history ──► judge
 //!           │
-//!           ├─ node    apiserver ──net──► plugin ──► kms
+//!           ├─ client  ──► node    apiserver ──net──► plugin ──► kms
 //!           └─ store   etcd, and the truth
 //! generate: plans out of a seed      shrink: a smaller plan that fails alike
 //! mutant: what the judge has to catch     explain: a run for those who were not there
 //! ```
 
+pub mod client;
 pub mod explain;
 pub mod generate;
 pub mod history;
 pub mod judge;
 pub mod kms;
+pub mod log;
 pub mod mutant;
 pub mod net;
 pub mod node;
 pub mod page;
+pub mod panics;
 pub mod plan;
 pub mod plugin;
 pub mod random;
 pub mod run;
+pub mod seeds;
 pub mod shrink;
 pub mod store;
+pub mod words;

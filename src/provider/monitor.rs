@@ -12,6 +12,7 @@ use super::snapshot::{Event, State};
 use crate::backend::Backend;
 use crate::limits;
 use crate::random::Random;
+use crate::sim_point::sim_point;
 
 /// What the provider holds of its monitor.
 #[derive(Debug)]
@@ -20,6 +21,9 @@ pub struct Handle {
     /// Observations that have begun.
     begun: Arc<AtomicU64>,
     wanted: Arc<Notify>,
+    /// Told when an observation has ended. Wakes whoever has waited longest first; `states` would wake them in an
+    /// order that is drawn anew each time.
+    ended: Arc<Notify>,
 }
 
 impl Handle {
@@ -49,10 +53,20 @@ impl Handle {
     }
 
     async fn wait_until(&self, deadline: Instant, condition: impl Fn(&State) -> bool) {
-        let mut states = self.states.clone();
-        // Neither the end of the deadline nor that of the monitor is an error here: the caller goes
-        // by the state as it is then.
-        let _ = timeout_at(deadline, states.wait_for(condition)).await;
+        let until = async {
+            loop {
+                let ended = self.ended.notified();
+                tokio::pin!(ended);
+                // From here on no end is missed.
+                ended.as_mut().enable();
+                if condition(&self.states.borrow()) {
+                    return;
+                }
+                ended.await;
+            }
+        };
+        // The end of the deadline is no error here: the caller goes by the state as it is then.
+        let _ = timeout_at(deadline, until).await;
     }
 
     /// A receiver that is told of every change.
@@ -70,6 +84,7 @@ pub struct Monitor {
     states: watch::Sender<State>,
     begun: Arc<AtomicU64>,
     wanted: Arc<Notify>,
+    ended: Arc<Notify>,
 }
 
 impl Monitor {
@@ -81,9 +96,14 @@ impl Monitor {
     ) -> (Self, Handle) {
         let (states, receiver) = watch::channel(State::default());
         let (begun, wanted) = (Arc::new(AtomicU64::new(0)), Arc::new(Notify::new()));
-        let handle =
-            Handle { states: receiver, begun: Arc::clone(&begun), wanted: Arc::clone(&wanted) };
-        (Self { backend, random, period, states, begun, wanted }, handle)
+        let ended = Arc::new(Notify::new());
+        let handle = Handle {
+            states: receiver,
+            begun: Arc::clone(&begun),
+            wanted: Arc::clone(&wanted),
+            ended: Arc::clone(&ended),
+        };
+        (Self { backend, random, period, states, begun, wanted, ended }, handle)
     }
 
     /// Runs for ever.
@@ -112,9 +132,11 @@ impl Monitor {
         self.begun.fetch_add(1, Ordering::SeqCst);
         let outcome = self.backend.observe(Instant::now() + limits::OBSERVE_TIMEOUT).await;
         let good = outcome.is_ok();
+        sim_point!("seen, and not yet told");
         let now = Instant::now();
         let mut events = Vec::new();
         self.states.send_modify(|state| events = state.apply(outcome, now));
+        self.ended.notify_waiters();
         events.iter().for_each(log);
         good
     }

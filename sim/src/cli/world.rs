@@ -1,27 +1,24 @@
 //! `kleidi-sim run | hunt | replay | shrink | explain | judge | mutants`: whole clusters in memory.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::time::Duration;
 
-use tokio::time::Instant;
+mod hunt;
 
 use super::say;
 use crate::world::explain::timeline;
 use crate::world::generate::{Profile, Size, plan};
 use crate::world::history::{self, Record};
-use crate::world::judge::{Invariant, Violation, judge};
-use crate::world::mutant::Mutant;
+use crate::world::judge::{Violation, exit_code, judge};
 use crate::world::page::page;
 use crate::world::plan::Plan;
 use crate::world::run::run;
 use crate::world::shrink::shrink;
 
-/// Ends of the program, beside 0 and 2: safety or liveness did not hold; two runs of one plan differ.
-const SAFETY: u8 = 1;
-const LIVENESS: u8 = 4;
-const DIFFERS: u8 = 5;
+pub(super) use hunt::{hunt, mutants, twice};
 
 /// What is drawn.
 #[derive(Debug, Clone, clap::Args)]
@@ -35,7 +32,7 @@ pub(super) struct RunArgs {
     #[command(flatten)]
     pub(super) size: SizeArgs,
     /// Write plan.toml, history.jsonl and verdict.json into this directory; on a failure they are
-    /// written to target/sim/SEED in any case
+    /// written to target/sim/PROFILE-SEED in any case
     #[arg(long, value_name = "DIRECTORY")]
     pub(super) keep: Option<PathBuf>,
 }
@@ -58,9 +55,12 @@ impl SizeArgs {
 
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct HuntArgs {
-    /// Look for so long
-    #[arg(long, default_value_t = 60)]
-    pub(super) seconds: u64,
+    /// Look for so long; for a minute, if nothing is said of seeds either
+    #[arg(long)]
+    pub(super) seconds: Option<u64>,
+    /// Play so many seeds
+    #[arg(long, value_name = "NUMBER")]
+    pub(super) seeds: Option<u64>,
     /// Processes at a time
     #[arg(long, default_value_t = 2)]
     pub(super) jobs: usize,
@@ -109,16 +109,32 @@ pub(super) fn replay(file: &Path, keep: Option<&Path>) -> Result<ExitCode, Strin
 fn read_plan(file: &Path) -> Result<Plan, String> {
     // A directory that a failed run has left behind will do.
     let file = if file.is_dir() { file.join("plan.toml") } else { file.to_owned() };
-    let text = fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let text = read(&file)?;
     Plan::from_toml(&text).map_err(|error| format!("{}: {error}", file.display()))
+}
+
+/// What a run has left.
+fn read(file: &Path) -> Result<String, String> {
+    fs::read_to_string(file).map_err(|error| {
+        let why = match error.kind() {
+            ErrorKind::NotFound => {
+                "there is none; a run in which everything held leaves no files, unless it is given \
+                 --keep DIRECTORY"
+                    .to_owned()
+            }
+            _ => error.to_string(),
+        };
+        format!("{}: {why}", file.display())
+    })
 }
 
 /// Plays it, says what was found, and keeps it.
 fn conclude(plan: &Plan, keep: Option<&Path>, again: &str) -> Result<ExitCode, String> {
     let records = run(plan, None)?;
     let found = judge(plan, &records);
-    say(&format!("{} records, trace {}", records.len(), history::hash(&records)));
-    let own = PathBuf::from(format!("target/sim/{}", plan.seed));
+    let (hash, counts) = (history::hash(&records), history::summary(&records));
+    say(&format!("{} records, {counts:?}, trace {hash}", records.len()));
+    let own = PathBuf::from(format!("target/sim/{}-{}", plan.profile, plan.seed));
     let directory = keep.or_else(|| (!found.is_empty()).then_some(own.as_path()));
     if let Some(directory) = directory {
         save(directory, plan, &records, &found)?;
@@ -127,20 +143,16 @@ fn conclude(plan: &Plan, keep: Option<&Path>, again: &str) -> Result<ExitCode, S
     for violation in &found {
         say(&violation.to_string());
     }
-    if found.is_empty() {
-        say("everything held");
-    } else {
-        say(&format!("reproduce: {again}"));
+    match directory {
+        _ if !found.is_empty() => say(&format!("reproduce: {again}")),
+        Some(_) => say("everything held"),
+        None => say("everything held, and no files were kept: --keep DIRECTORY keeps them"),
     }
     Ok(code(&found))
 }
 
 fn code(found: &[Violation]) -> ExitCode {
-    match found {
-        [] => ExitCode::SUCCESS,
-        _ if found.iter().all(|violation| violation.invariant.is_liveness()) => LIVENESS.into(),
-        _ => SAFETY.into(),
-    }
+    exit_code(found).into()
 }
 
 fn save(
@@ -175,7 +187,7 @@ pub(super) fn judge_again(directory: &Path) -> Result<ExitCode, String> {
 
 fn kept(directory: &Path) -> Result<(Plan, Vec<Record>), String> {
     let file = directory.join("history.jsonl");
-    let text = fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let text = read(&file)?;
     let records = history::from_lines(&text);
     Ok((read_plan(directory)?, records.map_err(|error| format!("{}: {error}", file.display()))?))
 }
@@ -216,92 +228,4 @@ pub(super) fn shrink_file(file: &Path) -> Result<ExitCode, String> {
     fs::write(&small_file, small.to_toml()?).map_err(|error| error.to_string())?;
     say(&format!("the smallest that fails alike: {}", small_file.display()));
     Ok(code(&found))
-}
-
-/// Seed after seed, each in a process of its own and twice: what fails first, or not the same twice.
-pub(super) fn hunt(args: &HuntArgs) -> Result<ExitCode, String> {
-    let begin = Instant::now();
-    let program = std::env::current_exe().map_err(|error| error.to_string())?;
-    let (mut seed, mut runs, mut worst) = (args.from, 0_u64, None);
-    let SizeArgs { nodes, hours } = args.size;
-    while begin.elapsed() < Duration::from_secs(args.seconds) && worst.is_none() {
-        let mut children = Vec::new();
-        for _ in 0..args.jobs.max(1) {
-            let turn = if seed % 5 == 4 { Profile::Transit } else { Profile::of(seed % 5) };
-            let name = args.profile.unwrap_or(turn).name();
-            let child = Command::new(&program)
-                .args(["run", "--profile", name])
-                .args(["--seed", &seed.to_string()])
-                .args(["--nodes", &nodes.to_string(), "--hours", &hours.to_string()])
-                .stdout(Stdio::piped())
-                .spawn()
-                .map_err(|error| error.to_string())?;
-            children.push((seed, child));
-            seed += 1;
-        }
-        for (seed, child) in children {
-            let output = child.wait_with_output().map_err(|error| error.to_string())?;
-            runs += 1;
-            if !output.status.success() {
-                say(&String::from_utf8_lossy(&output.stdout));
-                say(&format!("seed {seed}: {}", output.status));
-                worst = worst.or(output.status.code().or(Some(101)));
-            }
-        }
-    }
-    let years = f64::from(u32::try_from(runs * hours).unwrap_or(u32::MAX)) / 24.0 / 365.0;
-    let minutes = begin.elapsed().as_secs_f64() / 60.0;
-    say(&format!(
-        "{runs} runs, {years:.2} years of cluster time in {minutes:.1} min with {} processes: {:.2} a minute",
-        args.jobs,
-        years / minutes
-    ));
-    Ok(worst.map_or(ExitCode::SUCCESS, |code| ExitCode::from(u8::try_from(code).unwrap_or(101))))
-}
-
-/// Each mutant, until it is caught.
-pub(super) fn mutants(seeds: u64) -> ExitCode {
-    let mut survivors = 0;
-    for mutant in Mutant::ALL {
-        let name = format!("{mutant:?}");
-        if let Some((seeds, invariant)) = (0..seeds).find_map(|seed| caught(mutant, seed)) {
-            say(&format!("{name:22} {invariant:?} after {seeds} seeds"));
-        } else {
-            survivors += 1;
-            say(&format!("{name:22} SURVIVES {seeds} seeds"));
-        }
-    }
-    say(&format!("{} mutants, {survivors} survive", Mutant::ALL.len()));
-    if survivors == 0 { ExitCode::SUCCESS } else { SAFETY.into() }
-}
-
-/// Seeds so far, and what has caught it with this one.
-fn caught(mutant: Mutant, seed: u64) -> Option<(u64, Invariant)> {
-    let profile = mutant.profile(seed);
-    let size = Size { nodes: 3, lasts: Duration::from_secs(6 * 3600) };
-    let plan = plan(seed, profile, size);
-    let found = judge(&plan, &run(&plan, Some(mutant)).ok()?);
-    let mut broken = found.iter().map(|violation| violation.invariant);
-    broken.find(|broken| mutant.caught_by().contains(broken)).map(|broken| (seed + 1, broken))
-}
-
-/// The same plan in two processes: whether it gives one trace.
-pub(super) fn twice(args: &RunArgs) -> Result<ExitCode, String> {
-    let plan = plan(args.seed, args.profile, args.size.size());
-    let here = history::hash(&run(&plan, None)?);
-    let again = history::hash(&run(&plan, None)?);
-    let program = std::env::current_exe().map_err(|error| error.to_string())?;
-    let SizeArgs { nodes, hours } = args.size;
-    let output = Command::new(program)
-        .args(["run", "--profile", args.profile.name(), "--seed", &args.seed.to_string()])
-        .args(["--nodes", &nodes.to_string(), "--hours", &hours.to_string()])
-        .output()
-        .map_err(|error| error.to_string())?;
-    let there = String::from_utf8_lossy(&output.stdout).contains(&format!("trace {here}"));
-    if here == again && there {
-        say(&format!("one trace three times, in two processes: {here}"));
-        return Ok(ExitCode::SUCCESS);
-    }
-    say(&format!("traces differ: {here}, {again} here; the same in another process: {there}"));
-    Ok(DIFFERS.into())
 }

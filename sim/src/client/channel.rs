@@ -12,7 +12,7 @@ use kleidi_proto::kms::key_management_service_client::KeyManagementServiceClient
 use kleidi_proto::kms::{
     DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse, StatusRequest, StatusResponse,
 };
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::metadata::{MetadataMap, MetadataValue};
@@ -22,7 +22,8 @@ use super::authority::stand_in;
 use super::backoff::{ATTEMPT, backoff};
 use super::fault::{Fault, fault};
 use super::wire::Wire;
-use crate::edges::Edges;
+use crate::edges::{Answer, Edges};
+use crate::latest::Latest;
 use crate::version::Version;
 
 type Client = KeyManagementServiceClient<Sender>;
@@ -49,13 +50,13 @@ pub struct Channel {
 struct Shared {
     target: Target,
     edges: Edges,
-    state: watch::Sender<State>,
+    state: Latest<State>,
     /// Calls that wait for a connection.
     waiting: AtomicUsize,
     /// There is one more of them.
     wanted: Notify,
     /// The number of the last connection on which the server takes no more calls.
-    abandoned: watch::Sender<u64>,
+    abandoned: Latest<u64>,
 }
 
 #[derive(Clone)]
@@ -77,10 +78,10 @@ impl Channel {
         let shared = Arc::new(Shared {
             target,
             edges,
-            state: watch::Sender::new(State::Idle),
+            state: Latest::new(State::Idle),
             waiting: AtomicUsize::new(0),
             wanted: Notify::new(),
-            abandoned: watch::Sender::new(0),
+            abandoned: Latest::new(0),
         });
         let connects = tokio::spawn(Arc::clone(&shared).connect());
         Self { shared, connects }
@@ -128,7 +129,7 @@ impl Shared {
     where
         M: Clone,
         F: Future<Output = Result<Response<T>, Status>>,
-        T: Named,
+        T: Answered,
     {
         let (began, start) = (self.edges.clock.now(), Instant::now());
         let deadline = start + self.target.timeout;
@@ -153,13 +154,13 @@ impl Shared {
                         return Err(status);
                     }
                 }
-                self.abandoned.send_modify(|last| *last = number.max(*last));
+                self.abandoned.change(|last| *last = number.max(*last));
                 last = number;
             }
         };
         let answer = timeout_at(deadline, attempts).await.unwrap_or_else(|_| Err(self.late()));
         if let Some(watch) = &self.edges.watch {
-            let outcome = answer.as_ref().map(Named::key_id);
+            let outcome = answer.as_ref().map(Answered::answer);
             watch.called(&self.target.name, method, began, start.elapsed(), outcome);
         }
         answer
@@ -168,18 +169,13 @@ impl Shared {
     /// Waits for a connection that is not the one with the number `but`.
     async fn ready(&self, but: u64) -> (u64, Connection) {
         let _waiting = Waiting::new(self);
-        let mut state = self.state.subscribe();
-        loop {
-            if let State::Ready(number, connection) = &*state.borrow_and_update()
-                && *number != but
-            {
-                return (*number, connection.clone());
+        let ready = self.state.find(|state| match state {
+            State::Ready(number, connection) if *number != but => {
+                Some((*number, connection.clone()))
             }
-            if state.changed().await.is_err() {
-                // The channel has been dropped: the call is over at its deadline.
-                std::future::pending::<()>().await;
-            }
-        }
+            _ => None,
+        });
+        ready.await
     }
 
     fn request<M>(&self, message: M, remaining: Duration, metadata: &MetadataMap) -> Request<M> {
@@ -211,7 +207,7 @@ impl Shared {
 
     /// The error of a call whose time is over.
     fn late(&self) -> Status {
-        Status::deadline_exceeded(match &*self.state.borrow() {
+        Status::deadline_exceeded(match &*self.state.get() {
             State::Failing(error) => {
                 format!("latest balancer error: connection error: desc = \"{error}\"")
             }
@@ -226,30 +222,29 @@ impl Shared {
             while self.waiting.load(Ordering::Relaxed) == 0 {
                 self.wanted.notified().await;
             }
-            self.state.send_replace(State::Connecting);
+            self.state.set(State::Connecting);
             let mut failures = 0;
             let (connection, gone) = loop {
                 let wait = backoff(failures, self.random());
                 match timeout(wait.max(ATTEMPT), self.open()).await {
                     Ok(Ok(made)) => break made,
-                    Ok(Err(error)) => self.state.send_replace(State::Failing(error)),
+                    Ok(Err(error)) => self.state.set(State::Failing(error)),
                     Err(_) => {
                         let error = "transport: the server has not said SETTINGS in time";
-                        self.state.send_replace(State::Failing(error.to_owned()))
+                        self.state.set(State::Failing(error.to_owned()));
                     }
-                };
+                }
                 sleep(wait).await;
                 failures += 1;
             };
             number += 1;
-            self.state.send_replace(State::Ready(number, connection));
-            let mut abandoned = self.abandoned.subscribe();
+            self.state.set(State::Ready(number, connection));
             tokio::select! {
                 biased;
                 _ = gone => {}
-                _ = abandoned.wait_for(|last| *last >= number) => {}
+                () = self.abandoned.until(|last| *last >= number) => {}
             }
-            self.state.send_replace(State::Idle);
+            self.state.set(State::Idle);
         }
     }
 
@@ -275,26 +270,28 @@ impl Shared {
     }
 }
 
-/// An answer, which may name a key.
-trait Named {
-    fn key_id(&self) -> Option<&str> {
-        None
+/// A response, as whoever watches is told of it.
+trait Answered {
+    fn answer(&self) -> Answer<'_>;
+}
+
+impl Answered for StatusResponse {
+    fn answer(&self) -> Answer<'_> {
+        Answer::Status(self)
     }
 }
 
-impl Named for StatusResponse {
-    fn key_id(&self) -> Option<&str> {
-        Some(&self.key_id)
+impl Answered for EncryptResponse {
+    fn answer(&self) -> Answer<'_> {
+        Answer::Encrypt(self)
     }
 }
 
-impl Named for EncryptResponse {
-    fn key_id(&self) -> Option<&str> {
-        Some(&self.key_id)
+impl Answered for DecryptResponse {
+    fn answer(&self) -> Answer<'_> {
+        Answer::Decrypt(self)
     }
 }
-
-impl Named for DecryptResponse {}
 
 /// A call that waits for a connection.
 struct Waiting<'a>(&'a Shared);

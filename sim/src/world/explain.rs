@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::history::{Is, Record};
+use super::history::{Is, KeyState, Record};
 use super::judge::Violation;
 use super::plan::Plan;
+use super::words::words;
 
 /// How long it goes on after what went wrong, in milliseconds.
 const AFTER_MS: u64 = 5_000;
@@ -49,7 +50,7 @@ pub fn timeline(plan: &Plan, records: &[Record], violation: &Violation, before_m
 /// What to say of a record, and of which node.
 fn told(is: &Is) -> Option<(Option<usize>, String)> {
     Some(match is {
-        Is::Event(what) => (what.node(), format!("■ {}", event(what))),
+        Is::Event(what) => (what.node(), format!("■ {}", words(what))),
         Is::Healed => (None, "■ all is healed".to_owned()),
         Is::Wrote { node, object, error: None, key_id, .. } => {
             let short = key_id.as_deref().map_or("in clear".to_owned(), short);
@@ -83,23 +84,21 @@ fn told(is: &Is) -> Option<(Option<usize>, String)> {
             let outcome = error.as_deref().map_or("healthy".to_owned(), brief);
             (Some(*node), format!("/healthz: {outcome}"))
         }
+        Is::Keys { current, changed } => {
+            let current = current.as_deref().map_or("none".to_owned(), short);
+            let of = |state| changed.iter().filter(|(_, is)| *is == state).count();
+            let changes = [(KeyState::Gone, "gone"), (KeyState::Barred, "barred")];
+            let changes = changes.map(|(state, name)| (of(state), name));
+            let told = changes.iter().filter(|(count, _)| *count > 0);
+            let told =
+                told.fold(String::new(), |text, (count, name)| text + &format!(", {count} {name}"));
+            (None, format!("  current key {current}{told}"))
+        }
+        Is::Ended { node, took_ms } => (Some(*node), format!("  the plugin ended in {took_ms} ms")),
+        Is::Panicked { what } => (None, format!("PANIC {}", brief(what))),
+        Is::Shown { at } => (None, format!("a seed is seen in {at}")),
         Is::Current { .. } | Is::Tasks { .. } => return None,
     })
-}
-
-fn event(what: &super::plan::What) -> String {
-    let text = toml::to_string(what).unwrap_or_default();
-    let mut values = text.lines().filter(|line| !line.starts_with("node")).map(|line| {
-        let (name, value) = line.split_once(" = ").unwrap_or(("", line));
-        let value = value.trim_matches('"');
-        if matches!(name, "what" | "is" | "does") {
-            value.to_owned()
-        } else {
-            format!("{name} {value}")
-        }
-    });
-    let first = values.next().unwrap_or_default();
-    values.fold(first, |text, value| text + ", " + &value)
 }
 
 fn short(key_id: &str) -> String {

@@ -2,9 +2,18 @@
 
 use std::time::Duration;
 
-use super::node::PROVIDER;
-use super::plan::{Event, Gate, Kms, Machine, Plan, Provider, SERVERS, Trouble, What};
+mod faults;
+
+use super::node::{OTHER, PROVIDER};
+use super::plan::{Event, Gate, Kms, Plan, Provider, What};
 use super::random::Stream;
+use faults::{Draw, GROUPS, TRANSIT};
+
+const SHORT: Duration = Duration::from_secs(1);
+const LONG: Duration = Duration::from_secs(1800);
+
+/// How long an apiserver runs at most before it is started anew: what it knows in memory hides what cannot be read.
+const RUNS: Duration = Duration::from_secs(6 * 3600);
 
 /// How events are drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +85,9 @@ pub fn plan(seed: u64, profile: Profile, size: Size) -> Plan {
         Profile::ColdStart => cold_start(&random, size, &mut events),
         Profile::Calm => {}
     }
+    if profile != Profile::Calm {
+        restarts(&random, size, &mut events);
+    }
     events.retain(|event: &Event| Duration::from_millis(event.at_ms) < size.lasts);
     events.sort_by_key(|event| event.at_ms);
     let all = ["1.29", "1.31", "1.37"];
@@ -85,6 +97,8 @@ pub fn plan(seed: u64, profile: Profile, size: Size) -> Plan {
         _ => Kms::Simulated,
     };
     Plan {
+        about: String::new(),
+        catches: Vec::new(),
         kms,
         seed,
         profile: profile.name().to_owned(),
@@ -93,7 +107,9 @@ pub fn plan(seed: u64, profile: Profile, size: Size) -> Plan {
         lasts_s: size.lasts.as_secs(),
         period_s: [2, 5, 10, 10, 30][random.index(5)],
         objects: 12,
-        think_ms: [2_000, 60_000, 600_000][random.index(3)],
+        kept: [0, 24][random.index(2)],
+        points: random.chance(50),
+        think_ms: [10_000, 60_000, 600_000][random.index(3)],
         events,
     }
 }
@@ -101,99 +117,6 @@ pub fn plan(seed: u64, profile: Profile, size: Size) -> Plan {
 fn event(at: Duration, what: What) -> Event {
     Event { at_ms: u64::try_from(at.as_millis()).unwrap_or(u64::MAX), what }
 }
-
-/// A fault, and how it ends.
-type Draw = fn(&Stream, usize) -> (What, Option<What>);
-
-const SHORT: Duration = Duration::from_secs(1);
-const LONG: Duration = Duration::from_secs(1800);
-
-/// The groups of faults; a swarm has some of them.
-const GROUPS: [Draw; 13] = [
-    |_, node| (What::PluginKilled { node }, Some(What::PluginStarted { node })),
-    |_, node| (What::PluginStopped { node }, Some(What::PluginStarted { node })),
-    |_, node| (What::ApiserverRestarted { node }, None),
-    |random, node| {
-        let is = [Gate::Missing, Gate::Refusing, Gate::Mute, Gate::Frozen][random.index(4)];
-        (What::Socket { node, is }, Some(What::Socket { node, is: Gate::Open }))
-    },
-    |_, node| (What::Cut { node }, None),
-    |random, node| {
-        let delay_ms = [0, 20, 700, 1400][random.index(4)];
-        let piece = [1 << 16, 1, 9, 100][random.index(4)];
-        let well = What::Slow { node, delay_ms: 0, piece: 1 << 16 };
-        (What::Slow { node, delay_ms, piece }, Some(well))
-    },
-    |random, node| {
-        let all = [
-            Trouble::Unreachable,
-            Trouble::Hangs,
-            Trouble::Sealed,
-            Trouble::Throttled,
-            Trouble::Forbidden,
-            Trouble::WrapDenied,
-            Trouble::UnwrapDenied,
-            Trouble::WrapsWithPrevious,
-        ];
-        let does = all[random.index(all.len())];
-        (What::Kms { node, does }, Some(What::Kms { node, does: Trouble::None }))
-    },
-    |random, node| {
-        let ms = [400, 1200, 2400, 2600, 4900, 5100][random.index(6)];
-        (What::KmsTakes { node, ms }, Some(What::KmsTakes { node, ms: 2 }))
-    },
-    |random, node| {
-        let ms = [100, 5_000, 120_000][random.index(3)];
-        (What::KmsLag { node, ms }, Some(What::KmsLag { node, ms: 0 }))
-    },
-    |_, _| (What::Rotated, None),
-    |_, node| (What::Rewritten { node }, Some(What::OldDestroyed)),
-    |_, _| (What::OldDisabled, Some(What::OldEnabled)),
-    |random, _| {
-        let object = random.index(12);
-        let what = if random.chance(50) {
-            What::Flipped { object, bit: random.index(4096) }
-        } else {
-            What::Swapped { one: object, other: random.index(12) }
-        };
-        (what, None)
-    },
-];
-
-/// The same with transit: what happens to plugins and apiservers, and what servers and the ways to them do.
-const TRANSIT: [Draw; 17] = [
-    GROUPS[0],
-    GROUPS[1],
-    GROUPS[2],
-    GROUPS[3],
-    GROUPS[6],
-    GROUPS[7],
-    GROUPS[9],
-    GROUPS[10],
-    GROUPS[11],
-    GROUPS[12],
-    |random, _| {
-        let server = random.index(SERVERS);
-        let all =
-            [Machine::Killed, Machine::Stopped, Machine::Hung, Machine::Sealed, Machine::Failing];
-        let is = all[random.index(all.len())];
-        (What::Server { server, is }, Some(What::Server { server, is: Machine::Up }))
-    },
-    |random, _| {
-        let server = random.index(SERVERS);
-        let ms = [150, 350, 2_000, 30_000][random.index(4)];
-        (What::ServerLag { server, ms }, Some(What::ServerLag { server, ms: 40 }))
-    },
-    |random, node| {
-        let server = random.index(SERVERS);
-        let is = [Gate::Missing, Gate::Refusing, Gate::Mute, Gate::Frozen][random.index(4)];
-        (What::Route { node, server, is }, Some(What::Route { node, server, is: Gate::Open }))
-    },
-    |_, _| (What::SteppedDown, None),
-    |_, _| (What::TokensRevoked, None),
-    |_, _| (What::KeyMadeAnew, None),
-    |_, _| (What::BackedUp, Some(What::Restored)),
-];
 
 fn swarm(random: &Stream, size: Size, groups: &[Draw], events: &mut Vec<Event>) {
     // Each group is in it or not; those that are, are so more or less often.
@@ -210,12 +133,23 @@ fn swarm(random: &Stream, size: Size, groups: &[Draw], events: &mut Vec<Event>) 
     let mut at = random.time(SHORT, LONG);
     while at < size.lasts {
         let draw = drawn[random.index(drawn.len())];
-        let (fault, end) = draw(random, random.index(size.nodes));
-        events.push(event(at, fault));
-        if let Some(end) = end {
-            events.push(event(at + random.time(SHORT, LONG), end));
+        let mut then = at;
+        for what in draw(random, random.index(size.nodes)) {
+            events.push(event(then, what));
+            then += random.time(SHORT, LONG);
         }
         at += random.time(SHORT, LONG);
+    }
+}
+
+/// Every apiserver is started anew now and then, whatever else happens.
+fn restarts(random: &Stream, size: Size, events: &mut Vec<Event>) {
+    for node in 0..size.nodes {
+        let mut at = random.time(RUNS / 16, RUNS);
+        while at < size.lasts {
+            events.push(event(at, What::ApiserverRestarted { node }));
+            at += random.time(RUNS / 16, RUNS);
+        }
     }
 }
 
@@ -271,7 +205,7 @@ fn cold_start(random: &Stream, size: Size, events: &mut Vec<Event>) {
             events.push(event(node_at, What::PluginStarted { node }));
             if renamed {
                 // As one does who moves to a second name: the old one stays to be read.
-                let providers = ["other", PROVIDER].map(|name| Provider::Kms(name.to_owned()));
+                let providers = [OTHER, PROVIDER].map(|name| Provider::Kms(name.to_owned()));
                 let [other, first] = providers;
                 let both = [vec![first.clone(), other.clone()], vec![other, first]];
                 let providers = both[random.index(2)].clone();

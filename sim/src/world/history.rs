@@ -1,6 +1,8 @@
 //! What happened in a run: the judge knows nothing else.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -8,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
 use super::plan::What;
+use super::seeds::Seeds;
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +29,13 @@ pub struct Record {
 pub enum Is {
     /// An event of the plan.
     Event(What),
+    /// The keys are others now, by what the event before this has done.
+    Keys {
+        /// The key_id of the current one.
+        current: Option<String>,
+        /// Those that have changed, and what they are now.
+        changed: Vec<(u64, KeyState)>,
+    },
     /// From now on all faults are over, and everything has to become good again.
     Healed,
     /// An apiserver wrote an object, or could not.
@@ -66,8 +76,16 @@ pub enum Is {
         took_ms: u64,
         /// Of Status and Encrypt.
         key_id: Option<String>,
+        /// Why kube-apiserver would not take the answer.
+        illegal: Option<String>,
         error: Option<String>,
     },
+    /// A plugin that was asked to end has, with all that it began.
+    Ended { node: usize, took_ms: u64 },
+    /// A task has panicked.
+    Panicked { what: String },
+    /// A seed can be seen where none may be; the place, and not the seed.
+    Shown { at: String },
     /// A plugin's call of the KMS has ended.
     Kms { node: usize, what: KmsCall, error: Option<String> },
     /// A server of transit's cluster has refused a plugin's request.
@@ -78,6 +96,34 @@ pub enum Is {
     Current { key_id: Option<String> },
     /// Tasks that are alive.
     Tasks { count: usize },
+}
+
+impl Is {
+    /// What somebody said who failed.
+    #[must_use]
+    pub fn said(&self) -> Option<&str> {
+        match self {
+            Self::Wrote { error, .. }
+            | Self::Read { error, .. }
+            | Self::Called { error, .. }
+            | Self::Kms { error, .. }
+            | Self::Health { error, .. } => error.as_deref(),
+            Self::Refused { said, .. } => Some(said),
+            _ => None,
+        }
+    }
+}
+
+/// What has become of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeyState {
+    /// It wraps or unwraps.
+    Usable,
+    /// It is there, and may not be used for now.
+    Barred,
+    /// It is gone.
+    Gone,
 }
 
 /// What a KMS can be asked.
@@ -96,18 +142,25 @@ pub enum KmsCall {
 pub struct History {
     begin: Instant,
     records: Mutex<Vec<Record>>,
+    /// What may be seen nowhere.
+    pub seeds: Seeds,
 }
 
 impl History {
     /// An empty one, of a run that begins now.
     #[must_use]
     pub fn begin() -> Arc<Self> {
-        Arc::new(Self { begin: Instant::now(), records: Mutex::default() })
+        Arc::new(Self { begin: Instant::now(), records: Mutex::default(), seeds: Seeds::default() })
     }
 
     /// Something happens.
     pub fn push(&self, is: Is) {
-        let at_ms = u64::try_from(self.begin.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.push_at(Instant::now(), is);
+    }
+
+    /// Something has happened then.
+    pub fn push_at(&self, then: Instant, is: Is) {
+        let at_ms = millis(then.saturating_duration_since(self.begin));
         self.records.lock().push(Record { at_ms, is });
     }
 
@@ -116,11 +169,35 @@ impl History {
         self.push(Is::Kms { node, what, error });
     }
 
+    /// Notes each text in which a seed can be seen.
+    pub fn look_for_seeds(&self) {
+        let mut found = Vec::new();
+        let mut last = "";
+        let records = self.records.lock();
+        for record in records.iter() {
+            let Some(text) = record.is.said().filter(|text| *text != last) else { continue };
+            last = text;
+            if self.seeds.show_in(text) {
+                found.push(format!("what was said at {} ms", record.at_ms));
+            }
+        }
+        drop(records);
+        for at in found {
+            self.push(Is::Shown { at });
+        }
+    }
+
     /// All of it.
     #[must_use]
     pub fn take(&self) -> Vec<Record> {
         std::mem::take(&mut *self.records.lock())
     }
+}
+
+/// In whole milliseconds.
+#[must_use]
+pub fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What two runs of one plan have in common.
@@ -132,6 +209,22 @@ pub fn hash(records: &[Record]) -> String {
     }
     let bytes = hash.finalize();
     bytes.iter().take(8).fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}
+
+/// How often each call of a plugin was made, and how often objects were read and written.
+#[must_use]
+pub fn summary(records: &[Record]) -> BTreeMap<&str, usize> {
+    let mut counts = BTreeMap::new();
+    for record in records {
+        let name = match &record.is {
+            Is::Called { rpc, .. } => rpc.as_str(),
+            Is::Read { .. } => "reads",
+            Is::Wrote { .. } => "writes",
+            _ => continue,
+        };
+        *counts.entry(name).or_default() += 1;
+    }
+    counts
 }
 
 /// As lines of JSON.

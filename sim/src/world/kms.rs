@@ -4,6 +4,7 @@
 pub mod memory;
 pub mod transit;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kleidi::backend::{Backend, Scheme};
@@ -34,8 +35,13 @@ pub trait Kms: Send + Sync {
     /// Which key wrapped that payload.
     fn who_wrapped(&self, payload: &[u8]) -> Option<u64>;
 
+    /// All keys that are there, and whether they may be used.
+    fn keys(&self) -> BTreeMap<u64, bool>;
+
     /// Whether what this key wrapped can be unwrapped at all.
-    fn is_usable(&self, key: u64) -> bool;
+    fn is_usable(&self, key: u64) -> bool {
+        self.keys().get(&key).copied().unwrap_or(false)
+    }
 
     /// The id under which a plugin has to know that key.
     fn id_of(&self, key: u64) -> Option<KeyId>;

@@ -1,20 +1,18 @@
-//! Broken plugins, apiservers and sockets: each has to be caught by the judge, or the judge is of no use.
+//! Broken plugins, apiservers, sockets and operators: each has to be caught by the judge, or the judge is of no
+//! use.
 
-use std::sync::Arc;
+mod broken;
+pub(super) mod spoiled;
 
-use kleidi::backend::{
-    Backend, BackendError, ErrorKind, KeySet, Reply, Scheme, UnwrapRequest, WrapRequest, Wrapped,
-};
-use kleidi::key_id::{KeyId, Version};
-use kleidi::secret::Secret;
-use parking_lot::Mutex;
-use tokio::time::Instant;
+use serde::{Deserialize, Serialize};
 
 use super::generate::Profile;
 use super::judge::Invariant;
+pub use broken::Broken;
 
 /// What is broken, in every plugin of the run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Mutant {
     /// Each node has a key of its own under one key_id, as where each makes one by its label (the Go kleidi).
     KeyPerNode,
@@ -30,16 +28,36 @@ pub enum Mutant {
     SwallowsErrors,
     /// Names a key by its material alone, so that one that comes back has its old key_id.
     NamesByMaterial,
-    /// Tries again without an end to it.
+    /// Has one name for whatever key is current (the Go kleidi).
+    NamesByLabel,
+    /// Looks at the KMS again and again where it fails.
     TriesWithoutEnd,
+    /// Has the KMS unwrap again and again what it has unwrapped.
+    AsksAgain,
+    /// Goes on waiting for the KMS when nobody waits for the answer any more.
+    IgnoresDeadlines,
+    /// Once the KMS was away, it is so for ever.
+    StaysDown,
     /// A task stays behind with each call.
     LeaksTasks,
+    /// Panics, now and then.
+    Panics,
     /// Gives out a seed with one bit wrong, now and then.
     DamagesSeeds,
+    /// Says in its log which seed it is to wrap.
+    TellsSeeds,
+    /// Answers Encrypt with more than kube-apiserver takes.
+    AnswersTooLong,
+    /// Has other words for a good health than kube-apiserver knows.
+    SaysHealthy,
     /// What is stored is the object itself.
     StoresInClear,
     /// The apiserver takes one object for another.
     MixesObjects,
+    /// The apiserver takes what was changed in etcd for what was written.
+    OpensAnything,
+    /// The operator destroys old keys, and does not look whether they are needed.
+    DestroysUnasked,
     /// A process that ends removes the socket of the one that has begun meanwhile.
     RemovesForeignSocket,
     /// Wraps with whatever version transit has, and says that it was the one of the last look.
@@ -48,11 +66,13 @@ pub enum Mutant {
     IgnoresTheAnswer,
     /// Takes one answer in a list for another.
     MixesAnswers,
+    /// Does not look whether what transit has wrapped can be unwrapped.
+    TrustsCiphertexts,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 27] = [
         Self::KeyPerNode,
         Self::KeyAnewAtStart,
         Self::LabelsWithLatest,
@@ -60,21 +80,58 @@ impl Mutant {
         Self::FirstKeyForEver,
         Self::SwallowsErrors,
         Self::NamesByMaterial,
+        Self::NamesByLabel,
         Self::TriesWithoutEnd,
+        Self::AsksAgain,
+        Self::IgnoresDeadlines,
+        Self::StaysDown,
         Self::LeaksTasks,
+        Self::Panics,
         Self::DamagesSeeds,
+        Self::TellsSeeds,
+        Self::AnswersTooLong,
+        Self::SaysHealthy,
         Self::StoresInClear,
         Self::MixesObjects,
+        Self::OpensAnything,
+        Self::DestroysUnasked,
         Self::RemovesForeignSocket,
         Self::LabelsWithObserved,
         Self::IgnoresTheAnswer,
         Self::MixesAnswers,
+        Self::TrustsCiphertexts,
     ];
 
     /// Whether it is a client of transit that is broken.
     #[must_use]
     pub fn is_of_transit(self) -> bool {
-        matches!(self, Self::LabelsWithObserved | Self::IgnoresTheAnswer | Self::MixesAnswers)
+        matches!(
+            self,
+            Self::LabelsWithObserved
+                | Self::IgnoresTheAnswer
+                | Self::MixesAnswers
+                | Self::TrustsCiphertexts
+        )
+    }
+
+    /// Whether it is the plugin's service that is broken.
+    #[must_use]
+    pub fn is_of_service(self) -> bool {
+        matches!(self, Self::AnswersTooLong | Self::SaysHealthy)
+    }
+
+    /// Whether it is the plugin's backend that is broken, whichever that is.
+    #[must_use]
+    pub fn is_of_backend(self) -> bool {
+        let elsewhere = matches!(
+            self,
+            Self::StoresInClear
+                | Self::MixesObjects
+                | Self::OpensAnything
+                | Self::DestroysUnasked
+                | Self::RemovesForeignSocket
+        );
+        !elsewhere && !self.is_of_transit() && !self.is_of_service()
     }
 
     /// In which profile it is looked for with this seed.
@@ -86,153 +143,31 @@ impl Mutant {
     /// What has to catch it: one of these.
     #[must_use]
     pub fn caught_by(self) -> &'static [Invariant] {
-        use Invariant::{L1, L2, L3, S1, S2, S3, S4, S7, S8, S11, S12};
+        use Invariant::{
+            L1, L2, L3, L4, NoPanic, S1, S2, S3, S4, S5, S6, S7, S8, S9, S10, S11, S12,
+        };
         match self {
             Self::KeyPerNode | Self::CurrentKeyAlone | Self::DamagesSeeds | Self::MixesAnswers => {
-                &[S7, L2]
+                &[S7]
             }
-            Self::KeyAnewAtStart => &[S7, L2, S3],
+            Self::KeyAnewAtStart => &[S7, S3],
             Self::LabelsWithLatest | Self::LabelsWithObserved | Self::IgnoresTheAnswer => &[S3],
+            Self::TrustsCiphertexts => &[S3, S7],
             Self::FirstKeyForEver => &[L3],
             Self::SwallowsErrors => &[S8],
             Self::NamesByMaterial => &[S4],
-            Self::TriesWithoutEnd => &[S11],
+            Self::NamesByLabel => &[S5],
+            Self::TriesWithoutEnd | Self::AsksAgain => &[S11],
+            Self::IgnoresDeadlines => &[L4],
+            Self::StaysDown => &[L2],
             Self::LeaksTasks => &[S12],
-            Self::StoresInClear => &[S2],
+            Self::Panics => &[NoPanic],
+            Self::StoresInClear | Self::TellsSeeds => &[S2],
+            Self::AnswersTooLong | Self::SaysHealthy => &[S6],
             Self::MixesObjects => &[S1],
+            Self::OpensAnything => &[S10],
+            Self::DestroysUnasked => &[S9],
             Self::RemovesForeignSocket => &[L1],
         }
-    }
-}
-
-/// A plugin's backend, broken.
-pub struct Broken {
-    inner: Arc<dyn Backend>,
-    mutant: Mutant,
-    node: usize,
-    /// Which start of the process it is.
-    start: u64,
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    seen: Option<KeySet>,
-    unwrapped: u64,
-}
-
-impl Broken {
-    /// Breaks it.
-    #[must_use]
-    pub fn new(inner: Arc<dyn Backend>, mutant: Mutant, node: usize, start: u64) -> Self {
-        Self { inner, mutant, node, start, state: Mutex::default() }
-    }
-
-    /// What is added to what a payload is bound to: as if it were another key's.
-    fn another_key(&self) -> Vec<u8> {
-        match self.mutant {
-            Mutant::KeyPerNode => format!("key of node {}", self.node).into_bytes(),
-            Mutant::KeyAnewAtStart => format!("key of start {}", self.start).into_bytes(),
-            _ => Vec::new(),
-        }
-    }
-
-    fn see(&self, keys: KeySet) -> KeySet {
-        let mut state = self.state.lock();
-        match self.mutant {
-            Mutant::FirstKeyForEver => state.seen.get_or_insert(keys).clone(),
-            Mutant::NamesByMaterial => {
-                let KeySet { current, older, .. } = keys.clone();
-                let named = |mut key: kleidi::backend::Key| {
-                    key.id = by_material(&key.id);
-                    key
-                };
-                KeySet {
-                    current: named(current),
-                    older: older.into_iter().map(named).collect(),
-                    ..keys
-                }
-            }
-            _ => {
-                state.seen = Some(keys.clone());
-                keys
-            }
-        }
-    }
-}
-
-fn by_material(id: &KeyId) -> KeyId {
-    KeyId::new(id.fingerprint(), &Version::of_number(0))
-}
-
-impl Backend for Broken {
-    fn scheme(&self) -> Scheme {
-        self.inner.scheme()
-    }
-
-    fn observe(&self, deadline: Instant) -> Reply<'_, KeySet> {
-        Box::pin(async move {
-            if self.mutant == Mutant::TriesWithoutEnd {
-                for _ in 0..40 {
-                    if self.inner.observe(deadline).await.is_ok() {
-                        break;
-                    }
-                }
-            }
-            match self.inner.observe(deadline).await {
-                Ok(keys) => Ok(self.see(keys)),
-                Err(error) => match &self.state.lock().seen {
-                    Some(seen) if self.mutant == Mutant::SwallowsErrors => Ok(seen.clone()),
-                    _ => Err(error),
-                },
-            }
-        })
-    }
-
-    fn wrap(&self, request: WrapRequest, deadline: Instant) -> Reply<'_, Wrapped> {
-        Box::pin(async move {
-            let WrapRequest { key, plaintext, mut aad } = request;
-            aad.extend(self.another_key());
-            let mut asked = key.clone();
-            if self.mutant == Mutant::LabelsWithLatest
-                && let Some(seen) = &self.state.lock().seen
-                && let Some(before) = seen.older.first()
-            {
-                asked = before.id.clone();
-            }
-            if self.mutant == Mutant::LeaksTasks {
-                tokio::spawn(std::future::pending::<()>());
-            }
-            let request = WrapRequest { key: asked, plaintext, aad };
-            let wrapped = self.inner.wrap(request, deadline).await?;
-            Ok(Wrapped { key, ..wrapped })
-        })
-    }
-
-    fn unwrap(&self, request: Arc<UnwrapRequest>, deadline: Instant) -> Reply<'_, Secret> {
-        Box::pin(async move {
-            let mut request = UnwrapRequest::clone(&request);
-            request.aad.extend(self.another_key());
-            let current = self.state.lock().seen.as_ref().map(|seen| seen.current.id.clone());
-            if self.mutant == Mutant::CurrentKeyAlone && current.is_some_and(|id| id != request.key)
-            {
-                let reason = "it is not the current one";
-                return Err(BackendError::new(ErrorKind::BadCiphertext, "use the key", reason));
-            }
-            let seed = self.inner.unwrap(Arc::new(request), deadline).await?;
-            let unwrapped = {
-                let mut state = self.state.lock();
-                state.unwrapped += 1;
-                state.unwrapped
-            };
-            if self.mutant == Mutant::DamagesSeeds && unwrapped.is_multiple_of(3) {
-                let mut bytes = seed.into_exposed();
-                if let Some(first) = bytes.first_mut() {
-                    *first ^= 1;
-                }
-                return Ok(Secret::from(bytes));
-            }
-            Ok(seed)
-        })
     }
 }

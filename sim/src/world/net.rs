@@ -9,11 +9,12 @@ use std::time::Duration;
 use kleidi::server::Incoming;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex, split};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::plan::Gate;
 use crate::edges::{Dial, Dialing};
+use crate::latest::Latest;
 
 /// Bytes that are under way in one direction at most.
 pub(super) const UNDER_WAY: usize = 64 * 1024;
@@ -49,7 +50,7 @@ impl Link {
 pub struct Net(Arc<Mutex<BTreeMap<Vec<u8>, Socket>>>);
 
 struct Socket {
-    link: watch::Sender<Link>,
+    link: Arc<Latest<Link>>,
     listener: Option<mpsc::UnboundedSender<DuplexStream>>,
     /// Whether there is a file, though nobody listens: its owner was killed.
     left_behind: bool,
@@ -74,7 +75,7 @@ impl Net {
 
     /// Changes the link.
     pub fn change(&self, address: &[u8], change: impl FnOnce(&mut Link)) {
-        self.with(address, |socket| socket.link.send_modify(change));
+        self.with(address, |socket| socket.link.change(change));
     }
 
     /// Cuts all connections.
@@ -85,7 +86,7 @@ impl Net {
     fn with<T>(&self, address: &[u8], job: impl FnOnce(&mut Socket) -> T) -> T {
         let mut sockets = self.0.lock();
         job(sockets.entry(address.to_vec()).or_insert_with(|| Socket {
-            link: watch::Sender::new(Link::default()),
+            link: Arc::new(Latest::new(Link::default())),
             listener: None,
             left_behind: false,
         }))
@@ -95,8 +96,8 @@ impl Net {
         let missing = || io::Error::new(io::ErrorKind::NotFound, "no such file or directory");
         let refused = || io::Error::new(io::ErrorKind::ConnectionRefused, "connection refused");
         self.with(address, |socket| {
-            let link = socket.link.subscribe();
-            let gate = link.borrow().gate;
+            let link = Arc::clone(&socket.link);
+            let gate = link.get().gate;
             let (client, outer) = duplex(UNDER_WAY);
             match (gate, &socket.listener) {
                 (Gate::Refusing, _) => return Err(refused()),
@@ -135,23 +136,22 @@ impl Incoming for Listener {
 }
 
 /// Holds a connection until it is cut, and says nothing on it.
-pub(super) async fn nothing(stream: DuplexStream, mut link: watch::Receiver<Link>) {
-    let cut = link.borrow().cut;
-    let _ = link.wait_for(|link| link.cut != cut || link.gate == Gate::Open).await;
+pub(super) async fn nothing(stream: DuplexStream, link: Arc<Latest<Link>>) {
+    let cut = link.get().cut;
+    link.until(|link| link.cut != cut || link.gate == Gate::Open).await;
     drop(stream);
 }
 
 /// Carries both directions of a connection until one side ends it or it is cut.
-pub(super) async fn carry(client: DuplexStream, server: DuplexStream, link: watch::Receiver<Link>) {
-    let cut = link.borrow().cut;
+pub(super) async fn carry(client: DuplexStream, server: DuplexStream, link: Arc<Latest<Link>>) {
+    let cut = link.get().cut;
     let (from_client, to_client) = split(client);
     let (from_server, to_server) = split(server);
-    let mut watching = link.clone();
     tokio::select! {
         biased;
-        _ = watching.wait_for(|link| link.cut != cut) => {}
-        () = pump(from_client, to_server, link.clone()) => {}
-        () = pump(from_server, to_client, link) => {}
+        () = link.until(|link| link.cut != cut) => {}
+        () = pump(from_client, to_server, &link) => {}
+        () = pump(from_server, to_client, &link) => {}
     }
 }
 
@@ -159,19 +159,17 @@ pub(super) async fn carry(client: DuplexStream, server: DuplexStream, link: watc
 async fn pump(
     mut from: impl tokio::io::AsyncRead + Unpin,
     mut to: impl tokio::io::AsyncWrite + Unpin,
-    mut link: watch::Receiver<Link>,
+    link: &Latest<Link>,
 ) {
     let mut bytes = vec![0; UNDER_WAY];
     loop {
-        let piece = link.borrow().piece.clamp(1, UNDER_WAY);
+        let piece = link.get().piece.clamp(1, UNDER_WAY);
         let read = match from.read(&mut bytes[..piece]).await {
             Ok(read) if read > 0 => read,
             _ => return,
         };
-        if link.wait_for(|link| link.gate != Gate::Frozen).await.is_err() {
-            return;
-        }
-        let delay = link.borrow().delay;
+        link.until(|link| link.gate != Gate::Frozen).await;
+        let delay = link.get().delay;
         if !delay.is_zero() {
             sleep(delay).await;
         }

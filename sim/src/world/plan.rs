@@ -5,12 +5,19 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::mutant::Mutant;
 use crate::version::Version;
 
 /// A run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
+    /// What it is kept for, for the reader.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub about: String,
+    /// What the judge has to catch with it, if it is broken so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub catches: Vec<Mutant>,
     /// Of what is drawn while it runs: uids, keys, latencies, which object is written. Events are not.
     pub seed: u64,
     /// How the events were drawn, for the reader.
@@ -26,8 +33,14 @@ pub struct Plan {
     /// Which KMS there is.
     #[serde(default)]
     pub kms: Kms,
-    /// Objects that are written and read.
+    /// Objects that are written again and again, and read.
     pub objects: usize,
+    /// Objects that are written once, one after another, and read until the end.
+    #[serde(default)]
+    pub kept: usize,
+    /// Whether the product is held up now and then where no fault of the network reaches.
+    #[serde(default)]
+    pub points: bool,
     /// Longest time between two operations of a client, in milliseconds.
     pub think_ms: u64,
     /// What happens, in this order.
@@ -98,12 +111,20 @@ pub enum What {
     OldEnabled,
     /// All keys but the current one are gone for good.
     OldDestroyed,
-    /// The node's apiserver reads and writes every object, so that all are under the current key.
+    /// All keys but the current one are gone for good, and nobody has looked whether they are needed.
+    OldDestroyedUnasked,
+    /// The node's apiserver reads and writes every object that may be, so that all are under the current key.
     Rewritten { node: usize },
+    /// Many clients of this apiserver want everything at once.
+    Burst { node: usize },
     /// One bit of an object in etcd is another.
     Flipped { object: usize, bit: usize },
     /// Two objects in etcd change places.
     Swapped { one: usize, other: usize },
+    /// Two objects in etcd get each other's wrapped seeds.
+    SeedsSwapped { one: usize, other: usize },
+    /// An object in etcd is again what it was before it was written last, if its key may be used.
+    RolledBack { object: usize },
     /// What a server of transit's cluster does.
     Server { server: usize, is: Machine },
     /// This server hears of what is written so much later, in milliseconds.
@@ -180,6 +201,12 @@ pub enum Trouble {
     UnwrapDenied,
     /// It wraps with the key before the one that was asked for, and says so.
     WrapsWithPrevious,
+    /// What it wraps has one bit wrong (transit alone).
+    DamagesCiphertexts,
+    /// It says that it has done what it was asked, and nothing else (transit alone).
+    SaysNothing,
+    /// What it answers ends in the middle (transit alone).
+    Truncates,
 }
 
 /// A provider in an EncryptionConfiguration.
@@ -193,6 +220,12 @@ pub enum Provider {
 }
 
 impl Plan {
+    /// How many objects there are of either kind.
+    #[must_use]
+    pub fn all_objects(&self) -> usize {
+        self.objects + self.kept
+    }
+
     /// How long it lasts before everything is healed.
     #[must_use]
     pub fn lasts(&self) -> Duration {
@@ -258,6 +291,7 @@ impl What {
             | Self::KmsTakes { node, .. }
             | Self::KmsLag { node, .. }
             | Self::Rewritten { node }
+            | Self::Burst { node }
             | Self::Route { node, .. }
             | Self::Configured { node, .. } => Some(*node),
             Self::Rotated
@@ -265,8 +299,11 @@ impl What {
             | Self::OldDisabled
             | Self::OldEnabled
             | Self::OldDestroyed
+            | Self::OldDestroyedUnasked
             | Self::Flipped { .. }
             | Self::Swapped { .. }
+            | Self::SeedsSwapped { .. }
+            | Self::RolledBack { .. }
             | Self::Server { .. }
             | Self::ServerLag { .. }
             | Self::SteppedDown
@@ -307,9 +344,13 @@ impl What {
             Self::OldDisabled => "old-disabled",
             Self::OldEnabled => "old-enabled",
             Self::OldDestroyed => "old-destroyed",
+            Self::OldDestroyedUnasked => "old-destroyed-unasked",
             Self::Rewritten { .. } => "rewritten",
+            Self::Burst { .. } => "burst",
             Self::Flipped { .. } => "flipped",
             Self::Swapped { .. } => "swapped",
+            Self::SeedsSwapped { .. } => "seeds-swapped",
+            Self::RolledBack { .. } => "rolled-back",
             Self::Configured { .. } => "configured",
             Self::Server { .. } => "server",
             Self::ServerLag { .. } => "server-lag",

@@ -9,14 +9,16 @@ use kleidi::random::Random;
 use kleidi::server::{Options, serve};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
+use super::history::{History, Is, millis};
 use super::kms::{Kms, Process};
-use super::mutant::{Broken, Mutant};
+use super::mutant::{Broken, Mutant, spoiled};
 use super::net::Net;
 use super::random::Stream;
 
 /// How long a plugin that is asked to end lets its calls end.
-const GRACE: Duration = Duration::from_secs(5);
+pub(super) const GRACE: Duration = Duration::from_secs(5);
 
 /// A plugin's process.
 pub struct Plugin {
@@ -55,7 +57,7 @@ impl Plugin {
         let random: Arc<dyn Random> = Arc::new(random);
         let kms = Arc::clone(kms).process(node, Arc::clone(&random), mutant);
         let mut backend: Arc<dyn Backend> = Arc::clone(&kms) as _;
-        if let Some(mutant) = mutant.filter(|mutant| !mutant.is_of_transit()) {
+        if let Some(mutant) = mutant.filter(|mutant| mutant.is_of_backend()) {
             backend = Arc::new(Broken::new(backend, mutant, node, number));
         }
         let health = Health { period, stale_after: period * 3 };
@@ -68,18 +70,24 @@ impl Plugin {
             let told = async {
                 let _ = stopped.await;
             };
-            serve(listener, provider, options, told).await;
+            match mutant.filter(|mutant| mutant.is_of_service()) {
+                Some(mutant) => spoiled::serve(listener, provider, mutant).await,
+                None => {
+                    serve(listener, provider, options, told).await;
+                }
+            }
         });
         Self { address, net: net.clone(), kms, monitor, server, stop: Some(stop) }
     }
 
     /// Asks it to end; it does so by itself.
-    pub fn stop(mut self, mutant: Option<Mutant>) {
+    pub fn stop(mut self, node: usize, history: Arc<History>, mutant: Option<Mutant>) {
         self.net.close(&self.address, false);
-        let stop = self.stop.take();
+        let (stop, asked) = (self.stop.take(), Instant::now());
         tokio::spawn(async move {
             drop(stop);
             let _ = (&mut self.server).await;
+            history.push(Is::Ended { node, took_ms: millis(asked.elapsed()) });
             if mutant == Some(Mutant::RemovesForeignSocket) {
                 tokio::time::sleep(GRACE).await;
                 self.net.close(&self.address, false);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use kleidi_proto::encryption::EncryptedObject;
 use parking_lot::Mutex;
+use prost::Message as _;
 
 use crate::object;
 use crate::version::Version;
@@ -22,6 +23,8 @@ pub struct Stored {
     pub truth: Vec<u8>,
     /// It was changed behind the apiservers' backs since.
     pub tampered: bool,
+    /// What it was before it was written last: the bytes in etcd, and what they are in clear.
+    before: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 /// All objects.
@@ -46,7 +49,10 @@ impl Store {
         let (last, objects) = &mut *self.0.lock();
         let stored = objects.get_mut(object).filter(|stored| stored.revision == revision)?;
         *last += 1;
-        *stored = Stored { revision: *last, value, truth, tampered: false };
+        let encrypted = encrypted_from(&stored.value).is_some() && !stored.tampered;
+        let before = encrypted
+            .then(|| (std::mem::take(&mut stored.value), std::mem::take(&mut stored.truth)));
+        *stored = Stored { revision: *last, value, truth, tampered: false, before };
         Some(*last)
     }
 
@@ -75,6 +81,44 @@ impl Store {
         for at in [one, other] {
             objects[at].tampered = true;
         }
+    }
+
+    /// Two encrypted objects get each other's wrapped seeds, with all that a plugin is asked with.
+    pub fn swap_seeds(&self, one: usize, other: usize) {
+        let objects = &mut self.0.lock().1;
+        let read = |at: usize| {
+            let value = &objects.get(at)?.value;
+            Some((value[..encrypted_from(value)?].to_vec(), record(value)?))
+        };
+        let (Some((first, mine)), Some((second, theirs))) = (read(one), read(other)) else {
+            return;
+        };
+        if mine.encrypted_dek_source == theirs.encrypted_dek_source {
+            return;
+        }
+        let with_seed_of = |object: &EncryptedObject, seed: &EncryptedObject| EncryptedObject {
+            encrypted_data: object.encrypted_data.clone(),
+            ..seed.clone()
+        };
+        for (at, prefix, record) in [
+            (one, first, with_seed_of(&mine, &theirs)),
+            (other, second, with_seed_of(&theirs, &mine)),
+        ] {
+            objects[at].value = [prefix, record.encode_to_vec()].concat();
+            objects[at].tampered = true;
+        }
+    }
+
+    /// An object is again what it was before it was written last, as from a backup of etcd; if `may` says so of
+    /// the value of then.
+    pub fn roll_back(&self, object: usize, may: impl FnOnce(&[u8]) -> bool) {
+        let (last, objects) = &mut *self.0.lock();
+        let Some(stored) = objects.get_mut(object) else { return };
+        let Some((value, truth)) = stored.before.take().filter(|(value, _)| may(value)) else {
+            return;
+        };
+        *last += 1;
+        *stored = Stored { revision: *last, value, truth, tampered: false, before: None };
     }
 
     /// All that are there.

@@ -1,4 +1,4 @@
-//! What holds once everything is healed, and that calls end.
+//! What holds once everything is healed.
 
 use std::collections::BTreeMap;
 
@@ -6,9 +6,6 @@ use super::{Invariant, Violation};
 use crate::world::history::{Is, Record};
 use crate::world::plan::{Kms, Plan};
 use crate::world::run::HEALS_IN;
-
-/// How long a call may take, in milliseconds: the timeout of the entry, and a moment.
-const CALL_MS: u64 = 3_050;
 
 /// Tasks of a node when nothing is under way: of its plugin, its apiserver and the connections between.
 const TASKS_PER_NODE: usize = 24;
@@ -25,14 +22,6 @@ fn tasks_per_node(plan: &Plan) -> usize {
 
 pub(super) fn judge(plan: &Plan, records: &[Record]) -> Vec<Violation> {
     let mut found = Vec::new();
-    for Record { at_ms, is } in records {
-        if let Is::Called { node, rpc, took_ms, .. } = is
-            && *took_ms > CALL_MS
-        {
-            let what = format!("apiserver {node} waited {took_ms} ms for {rpc}");
-            found.push(Violation { at_ms: *at_ms, invariant: Invariant::L4, what });
-        }
-    }
     let healed = records.iter().rposition(|record| record.is == Is::Healed);
     let Some(healed) = healed else { return found };
     let settled = records[healed].at_ms + u64::try_from(HEALS_IN.as_millis()).unwrap_or(u64::MAX);

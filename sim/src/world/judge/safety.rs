@@ -1,10 +1,12 @@
 //! What holds at every moment.
 
+mod objects;
+
 use std::collections::BTreeMap;
 
 use super::track::Tracks;
 use super::{Invariant, Violation};
-use crate::world::history::{Is, KmsCall, Record};
+use crate::world::history::{Is, KeyState, Record};
 use crate::world::plan::{Kms, Plan, Trouble, What};
 
 /// How long a plugin may take for one look at the KMS, in milliseconds.
@@ -16,8 +18,14 @@ const PROOF_MS: u64 = 30_000;
 /// How long a call may take, in milliseconds.
 const CALL_MS: u64 = 3_000;
 
-/// Looks at the KMS per minute beyond those of its period: tries again after a failure come at growing gaps.
-const LOOKS_MORE: u64 = 20;
+/// How long the product may be held up at a point of its own, in milliseconds.
+const POINT_MS: u64 = 400;
+
+/// How long a plugin has for a call, and a moment, in milliseconds.
+const ANSWERS_MS: u64 = 2_600;
+
+/// How long a plugin has to end, with its calls and their answers, in milliseconds.
+const ENDS_MS: u64 = 5_600;
 
 pub(super) fn judge(plan: &Plan, records: &[Record]) -> Vec<Violation> {
     let mut judge = Judge {
@@ -25,12 +33,15 @@ pub(super) fn judge(plan: &Plan, records: &[Record]) -> Vec<Violation> {
         tracks: Tracks::new(plan),
         told: vec![BTreeMap::new(); plan.nodes],
         names: BTreeMap::new(),
+        versions: BTreeMap::new(),
+        keys: BTreeMap::new(),
+        lost: BTreeMap::new(),
+        loses_keys: false,
         found: Vec::new(),
     };
     for record in records {
         judge.record(record);
     }
-    judge.found.extend(looks(plan, records));
     judge.found
 }
 
@@ -48,6 +59,14 @@ struct Judge<'a> {
     told: Vec<BTreeMap<String, Told>>,
     /// Which version a key_id was seen for.
     names: BTreeMap<String, u64>,
+    /// Which key_id a version was seen under.
+    versions: BTreeMap<u64, String>,
+    /// What has become of each version.
+    keys: BTreeMap<u64, KeyState>,
+    /// Those that the operator has done away with though they were in use, and when.
+    lost: BTreeMap<u64, u64>,
+    /// The last event was such.
+    loses_keys: bool,
     found: Vec<Violation>,
 }
 
@@ -61,124 +80,96 @@ impl Judge<'_> {
         match is {
             Is::Event(what) => {
                 self.tracks.event(at_ms, what);
-                match what {
-                    What::PluginKilled { node } | What::PluginStopped { node } => {
-                        self.told[*node].clear();
-                    }
-                    // What was current then is current again.
-                    What::Restored => self.told.iter_mut().for_each(BTreeMap::clear),
-                    _ => {}
+                if let What::PluginKilled { node } | What::PluginStopped { node } = what {
+                    self.told[*node].clear();
                 }
+                self.loses_keys = matches!(what, What::KeyMadeAnew | What::Restored);
             }
-            Is::Healed => self.heal(at_ms),
+            Is::Keys { current, changed } => self.keys(at_ms, current.as_deref(), changed),
+            Is::Healed => {
+                self.tracks.heal(at_ms);
+                self.loses_keys = false;
+            }
             Is::Wrote { .. } => self.wrote(at_ms, is),
             Is::Read { .. } => self.read(at_ms, is),
-            Is::Called { node, provider, rpc, key_id, error, took_ms } => {
-                let began = at_ms.saturating_sub(*took_ms);
-                if rpc == "Status" && error.is_none() {
-                    self.outage_is_told(*node, began, at_ms);
-                }
-                if let (Some(error), "Encrypt") = (error, rpc.as_str())
-                    && self.tracks.is_settled(*node, began)
-                    && self.tracks.is_settled(*node, at_ms)
-                {
-                    let what = format!("plugin {node} does not wrap: {error}");
-                    self.violation(at_ms, Invariant::S7, what);
-                }
-                if let (Some(key_id), None) = (key_id, error) {
-                    self.told(at_ms, *node, provider, rpc, key_id);
-                }
+            Is::Called { .. } => self.called(at_ms, is),
+            Is::Health { node, error: Some(error) } if self.tracks.is_settled(*node, at_ms) => {
+                let what = format!("apiserver {node} is not healthy: {error}");
+                self.violation(at_ms, Invariant::L1, what);
+            }
+            Is::Ended { node, took_ms } if *took_ms > ENDS_MS + self.held_up() => {
+                let what = format!("plugin {node} took {took_ms} ms to end");
+                self.violation(at_ms, Invariant::L4, what);
+            }
+            Is::Panicked { what } => self.violation(at_ms, Invariant::NoPanic, what.clone()),
+            Is::Shown { at } => {
+                self.violation(at_ms, Invariant::S2, format!("a seed can be seen in {at}"));
             }
             Is::Kms { .. }
             | Is::Refused { .. }
             | Is::Health { .. }
+            | Is::Ended { .. }
             | Is::Current { .. }
             | Is::Tasks { .. } => {}
         }
     }
 
-    fn heal(&mut self, at_ms: u64) {
-        for node in 0..self.plan.nodes {
-            self.tracks.event(at_ms, &What::Kms { node, does: Trouble::None });
-            self.tracks.event(at_ms, &What::PluginStarted { node });
-        }
-        self.tracks.heal(at_ms);
-        self.tracks.event(at_ms, &What::OldEnabled);
-    }
-
-    fn wrote(&mut self, at_ms: u64, is: &Is) {
-        let Is::Wrote { node, object, revision, key_id, wrapped_by, truly, shows, .. } = is else {
+    fn called(&mut self, at_ms: u64, is: &Is) {
+        let Is::Called { node, provider, rpc, key_id, error, illegal, took_ms } = is else {
             return;
         };
-        if revision.is_none() {
-            return;
+        let began = at_ms.saturating_sub(*took_ms);
+        if let Some(why) = illegal {
+            let what = format!("kube-apiserver does not take plugin {node}'s {rpc}: {why}");
+            self.violation(at_ms, Invariant::S6, what);
         }
-        let Some(key_id) = key_id.as_ref().filter(|_| !*shows) else {
-            let what = format!("object {object} can be seen in what apiserver {node} stored");
-            self.violation(at_ms, Invariant::S2, what);
-            return;
-        };
-        if !truly {
-            let what = format!(
-                "apiserver {node} stored object {object} under {key_id}, but {} wrapped its seed",
-                wrapped_by.map_or("nobody".to_owned(), |version| format!("version {version}"))
-            );
-            self.violation(at_ms, Invariant::S3, what);
+        if *took_ms > ANSWERS_MS && self.tracks.is_connected(*node, began) {
+            let what = format!("plugin {node} had not answered {rpc} after {took_ms} ms");
+            self.violation(at_ms, Invariant::L4, what);
         }
-        if let Some(version) = wrapped_by {
-            let known = *self.names.entry(key_id.clone()).or_insert(*version);
-            if known != *version {
-                let what = format!("{key_id} meant version {known}, and now version {version}");
-                self.violation(at_ms, Invariant::S5, what);
-            }
+        if rpc == "Status" && error.is_none() {
+            self.outage_is_told(*node, began, at_ms, "says ok");
         }
-    }
-
-    fn read(&mut self, at_ms: u64, is: &Is) {
-        let Is::Read { node, object, same, tampered, wrapped_by, usable, error, .. } = is else {
-            return;
-        };
-        let Some(error) = error else {
-            if !*same {
-                let invariant = if *tampered { Invariant::S10 } else { Invariant::S1 };
-                let what = format!("apiserver {node} read other bytes of object {object}");
-                self.violation(at_ms, invariant, what);
-            }
-            return;
-        };
-        if *tampered {
-            return;
-        }
-        // Who makes the key anew or restores an old one has lost what was wrapped since.
-        if !*usable && self.tracks.old_enabled && !self.tracks.lost {
-            let version = wrapped_by.unwrap_or_default();
-            let what = format!("object {object} needs version {version}, which was destroyed");
-            self.violation(at_ms, Invariant::S9, what);
-        } else if *usable && self.tracks.is_settled(*node, at_ms.saturating_sub(CALL_MS)) {
-            let what = format!("apiserver {node} cannot read object {object}: {error}");
+        if let (Some(error), "Encrypt") = (error, rpc.as_str())
+            && self.tracks.is_settled(*node, began)
+            && self.tracks.is_settled(*node, at_ms)
+        {
+            let what = format!("plugin {node} does not wrap: {error}");
             self.violation(at_ms, Invariant::S7, what);
         }
+        if let (Some(key_id), None) = (key_id, error) {
+            self.told(at_ms, *node, provider, rpc, key_id);
+        }
     }
 
-    fn outage_is_told(&mut self, node: usize, began: u64, at_ms: u64) {
-        let track = &self.tracks.nodes[node];
-        let out_of_order = !matches!(track.trouble, Trouble::None | Trouble::WrapsWithPrevious);
-        let mut noticed = self.plan.period_s * 1000 + LOOK_MS + CALL_MS;
+    /// How long a plugin may take to notice that its KMS or its key cannot be used, in milliseconds.
+    fn noticed(&self) -> u64 {
+        let looks = self.plan.period_s * 1000 + LOOK_MS + CALL_MS;
         // What the look of each period does not show, the proof of each half minute does.
-        if self.plan.kms != Kms::Simulated {
-            noticed += PROOF_MS;
-        }
+        let proof = if self.plan.kms == Kms::Simulated { 0 } else { PROOF_MS };
+        looks + proof + self.held_up()
+    }
+
+    /// How long the product may be held up between two of its steps, in milliseconds.
+    fn held_up(&self) -> u64 {
+        if self.plan.points { POINT_MS } else { 0 }
+    }
+
+    /// What began then must not go well any more if the KMS has been away for long enough.
+    fn outage_is_told(&mut self, node: usize, began: u64, at_ms: u64, does: &str) {
+        let track = &self.tracks.nodes[node];
+        let noticed = self.noticed();
+        let out_of_order = !matches!(track.trouble, Trouble::None | Trouble::WrapsWithPrevious);
         if out_of_order && began > track.trouble_since + noticed {
             let (trouble, since) = (track.trouble, track.trouble_since / 1000);
             let what = format!(
-                "plugin {node} says ok, and its KMS has had trouble ({trouble:?}) since {since} s"
+                "plugin {node} {does}, and its KMS has had trouble ({trouble:?}) since {since} s"
             );
             self.violation(at_ms, Invariant::S8, what);
         }
         if let Some(since) = self.tracks.nobody_serves.filter(|since| began > since + noticed) {
             let since = since / 1000;
-            let what =
-                format!("plugin {node} says ok, and no server has been well since {since} s");
+            let what = format!("plugin {node} {does}, and no server has been well since {since} s");
             self.violation(at_ms, Invariant::S8, what);
         }
     }
@@ -203,36 +194,4 @@ impl Judge<'_> {
             self.violation(at_ms, Invariant::S4, what);
         }
     }
-}
-
-/// Looks at the KMS, by node and minute. A Decrypt of a key that is not known may cost one, and so may any call
-/// that fails because of the KMS; its end may fall into the next minute.
-fn looks(plan: &Plan, records: &[Record]) -> Vec<Violation> {
-    let (mut looks, mut failed) = (BTreeMap::new(), BTreeMap::new());
-    for Record { at_ms, is } in records {
-        let minute = at_ms / 60_000;
-        match is {
-            Is::Kms { node, what: KmsCall::Observe, .. } => {
-                *looks.entry((*node, minute)).or_insert(0_u64) += 1;
-            }
-            Is::Called { node, rpc, error: Some(_), .. } if rpc != "Status" => {
-                *failed.entry((*node, minute)).or_insert(0_u64) += 1;
-            }
-            _ => {}
-        }
-    }
-    let failed = |node, minute| failed.get(&(node, minute)).copied().unwrap_or(0);
-    let base = 60 / plan.period_s + LOOKS_MORE;
-    let mut found = Vec::new();
-    for ((node, minute), count) in looks {
-        let most = base + failed(node, minute) + failed(node, minute + 1);
-        if count > most {
-            let what = format!(
-                "plugin {node} looked at the KMS {count} times in a minute, at most {most}"
-            );
-            let (at_ms, invariant) = (minute * 60_000, Invariant::S11);
-            found.push(Violation { at_ms, invariant, what });
-        }
-    }
-    found
 }

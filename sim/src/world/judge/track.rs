@@ -1,21 +1,26 @@
 //! What the plan has done to each node so far, and for how long it has been left alone.
 
-use crate::world::plan::{Gate, Machine, Plan, SERVERS, Trouble, What};
+use crate::world::plan::{Gate, Machine, Plan, Provider, SERVERS, Trouble, What};
 use crate::world::run::HEALS_IN;
 
 /// A link that is slower than this, or takes smaller pieces, is not well.
 const DELAY_MS: u64 = 50;
 const PIECE: usize = 64;
 
+/// A piece that holds any message.
+const WHOLE: usize = 1 << 15;
+
 /// A KMS that takes longer than this for one answer can make a call late: a call may need two.
 const TAKES_MS: u64 = 500;
 
 /// A node as the events left it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Track {
     plugin: bool,
     gate: Gate,
-    slow: bool,
+    /// How long what is sent takes, and in which pieces it comes.
+    delay_ms: u64,
+    piece: usize,
     takes_ms: u64,
     lag_ms: u64,
     pub(super) trouble: Trouble,
@@ -23,9 +28,31 @@ pub(super) struct Track {
     pub(super) trouble_since: u64,
     /// When something happened to it last.
     pub(super) changed: u64,
+    /// When something happened last to its plugin's process or the way to it.
+    way_changed: u64,
+    /// An EncryptionConfiguration that it may still have begins with `identity`.
+    in_clear: bool,
+    /// The last one does.
+    configured_clear: bool,
     /// When its configuration was changed last.
     pub(super) configured: Option<u64>,
 }
+
+const HEALTHY: Track = Track {
+    plugin: true,
+    gate: Gate::Open,
+    delay_ms: 0,
+    piece: WHOLE,
+    takes_ms: 0,
+    lag_ms: 0,
+    trouble: Trouble::None,
+    trouble_since: 0,
+    changed: 0,
+    way_changed: 0,
+    in_clear: false,
+    configured_clear: false,
+    configured: None,
+};
 
 /// A server that hears of what is written later than this is not well, in milliseconds: a new version is held
 /// back for a second.
@@ -47,10 +74,8 @@ const WELL: Server = Server { machine: Machine::Up, lags: false };
 #[derive(Debug, Clone)]
 pub(super) struct Tracks {
     pub(super) nodes: Vec<Track>,
-    /// Old keys may be used.
-    pub(super) old_enabled: bool,
-    /// The operator has done away with a key that was in use.
-    pub(super) lost: bool,
+    /// How much later than the others a server may hear of something, in milliseconds.
+    pub(super) lags_ms: u64,
     /// Since when no server serves.
     pub(super) nobody_serves: Option<u64>,
     servers: [Server; SERVERS],
@@ -61,22 +86,14 @@ pub(super) struct Tracks {
 
 impl Tracks {
     pub(super) fn new(plan: &Plan) -> Self {
-        let node = Track {
-            plugin: true,
-            gate: Gate::Open,
-            slow: false,
-            takes_ms: 0,
-            lag_ms: 0,
-            trouble: Trouble::None,
-            trouble_since: 0,
-            changed: 0,
-            configured: None,
-        };
+        let lags = plan.events.iter().filter_map(|event| match event.what {
+            What::ServerLag { ms, .. } => Some(ms),
+            _ => None,
+        });
         let settles = HEALS_IN.as_secs() + plan.period_s;
         Self {
-            nodes: vec![node; plan.nodes],
-            old_enabled: true,
-            lost: false,
+            nodes: vec![HEALTHY; plan.nodes],
+            lags_ms: lags.max().unwrap_or(0),
             nobody_serves: None,
             servers: [WELL; SERVERS],
             routes: vec![[Gate::Open; SERVERS]; plan.nodes],
@@ -84,8 +101,14 @@ impl Tracks {
         }
     }
 
-    /// All faults of servers and of the ways to them are over.
+    /// All faults are over.
     pub(super) fn heal(&mut self, at_ms: u64) {
+        for node in &mut self.nodes {
+            let Track { configured, in_clear, .. } = *node;
+            let configured = configured.map(|_| at_ms);
+            *node = Track { configured, in_clear, way_changed: at_ms, ..HEALTHY };
+            node.trouble_since = at_ms;
+        }
         self.servers = [WELL; SERVERS];
         self.routes.fill([Gate::Open; SERVERS]);
         self.nobody_serves = None;
@@ -102,17 +125,18 @@ impl Tracks {
     /// What happens to the KMS as a whole.
     fn kms_event(&mut self, at_ms: u64, what: &What) {
         match what {
-            What::OldDisabled | What::OldEnabled => {
-                self.old_enabled = *what == What::OldEnabled;
-            }
             What::Server { server, is } => self.servers[*server].machine = *is,
             What::ServerLag { server, ms } => self.servers[*server].lags = *ms > LAG_MS,
             What::Route { node, server, is } => {
                 self.routes[*node][*server] = *is;
                 return;
             }
-            What::KeyMadeAnew | What::Restored => self.lost = true,
-            What::SteppedDown | What::TokensRevoked => {}
+            What::OldDisabled
+            | What::OldEnabled
+            | What::KeyMadeAnew
+            | What::Restored
+            | What::SteppedDown
+            | What::TokensRevoked => {}
             _ => return,
         }
         let serves = self.servers.iter().any(|server| server.machine == Machine::Up);
@@ -123,22 +147,32 @@ impl Tracks {
     pub(super) fn event(&mut self, at_ms: u64, what: &What) {
         self.kms_event(at_ms, what);
         let Some(node) = what.node().and_then(|node| self.nodes.get_mut(node)) else { return };
-        if !matches!(what, What::Rewritten { .. }) {
-            node.changed = at_ms;
+        // Whatever asks it for something has to get it.
+        if let What::Rewritten { .. } | What::Burst { .. } | What::ApiserverRestarted { .. } = what
+        {
+            return;
+        }
+        node.changed = at_ms;
+        if !matches!(what, What::Kms { .. } | What::KmsTakes { .. } | What::KmsLag { .. }) {
+            node.way_changed = at_ms;
         }
         match what {
             What::PluginKilled { .. } | What::PluginStopped { .. } => node.plugin = false,
             What::PluginStarted { .. } => node.plugin = true,
             What::Socket { is, .. } => node.gate = *is,
             What::Slow { delay_ms, piece, .. } => {
-                node.slow = *delay_ms > DELAY_MS || *piece < PIECE;
+                (node.delay_ms, node.piece) = (*delay_ms, *piece);
             }
             What::Kms { does, .. } if node.trouble != *does => {
                 (node.trouble, node.trouble_since) = (*does, at_ms);
             }
             What::KmsTakes { ms, .. } => node.takes_ms = *ms,
             What::KmsLag { ms, .. } => node.lag_ms = *ms,
-            What::Configured { .. } => node.configured = Some(at_ms),
+            What::Configured { providers, .. } => {
+                node.configured = Some(at_ms);
+                node.configured_clear = providers.first() == Some(&Provider::Identity);
+                node.in_clear |= node.configured_clear;
+            }
             _ => {}
         }
     }
@@ -166,6 +200,26 @@ impl Tracks {
         leads && good > 0 && silent <= usize::from(!slow)
     }
 
+    /// Its plugin runs and can be reached without delay, and has been so for long enough to be noticed; whatever
+    /// the KMS does.
+    pub(super) fn is_connected(&self, node: usize, at_ms: u64) -> bool {
+        self.nodes.get(node).is_some_and(|node| {
+            node.plugin
+                && node.gate == Gate::Open
+                && node.delay_ms == 0
+                && node.piece >= WHOLE
+                && at_ms >= node.way_changed + self.settles_ms
+        })
+    }
+
+    /// Whether a configuration with which it writes in clear may still be in use.
+    pub(super) fn may_write_in_clear(&mut self, node: usize, at_ms: u64) -> bool {
+        let settled = self.is_settled(node, at_ms);
+        let Some(node) = self.nodes.get_mut(node) else { return false };
+        node.in_clear &= node.configured_clear || !settled;
+        node.in_clear
+    }
+
     /// Everything is as it should be, and has been for long enough to be noticed.
     pub(super) fn is_settled(&self, node: usize, at_ms: u64) -> bool {
         let served = self.is_served(node);
@@ -173,7 +227,8 @@ impl Tracks {
             served
                 && node.plugin
                 && node.gate == Gate::Open
-                && !node.slow
+                && node.delay_ms <= DELAY_MS
+                && node.piece >= PIECE
                 && node.takes_ms <= TAKES_MS
                 && node.lag_ms == 0
                 && node.trouble == Trouble::None

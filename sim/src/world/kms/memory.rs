@@ -173,6 +173,12 @@ impl Kms for Memory {
         self.state.lock().wrapped.get(payload).copied()
     }
 
+    fn keys(&self) -> BTreeMap<u64, bool> {
+        let state = self.state.lock();
+        let there = state.versions.iter().enumerate().filter(|(_, version)| !version.destroyed);
+        there.map(|(at, version)| (number(at), version.enabled)).collect()
+    }
+
     fn is_usable(&self, version: u64) -> bool {
         let state = self.state.lock();
         let found = usize::try_from(version).ok().and_then(|at| state.versions.get(at));
@@ -255,6 +261,9 @@ impl NodeKms {
             | (Trouble::UnwrapDenied, KmsCall::Unwrap | KmsCall::Observe) => {
                 fault(ErrorKind::Credentials, "permission denied")
             }
+            (Trouble::DamagesCiphertexts | Trouble::SaysNothing | Trouble::Truncates, _) => {
+                fault(ErrorKind::Unavailable, "a strange answer")
+            }
             _ => Ok(()),
         }
     }
@@ -323,6 +332,7 @@ impl Backend for NodeKms {
                 let before = self.visible().into_iter().rev().find(|(other, _)| *other < number);
                 (number, material) = before.unwrap_or((number, material));
             }
+            self.kms.history.seeds.remember(request.plaintext.expose());
             let mut nonce = [0; NONCE];
             self.kms.random.bytes(&mut nonce);
             let payload = Payload { msg: request.plaintext.expose(), aad: &request.aad };

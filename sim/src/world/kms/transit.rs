@@ -29,10 +29,10 @@ use kleidi::backend::Scheme;
 use kleidi::key_id::KeyId;
 use kleidi::random::Random;
 use parking_lot::Mutex;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::{Kms, Process};
+use crate::latest::Latest;
 use crate::world::history::History;
 use crate::world::mutant::Mutant;
 use crate::world::net::Link;
@@ -93,7 +93,7 @@ struct State {
 pub struct Cluster {
     state: Mutex<State>,
     /// By node, by server.
-    links: Vec<Vec<watch::Sender<Link>>>,
+    links: Vec<Vec<Arc<Latest<Link>>>>,
     /// Who stands by passes everything on.
     forwards: bool,
     random: Stream,
@@ -155,7 +155,7 @@ impl Cluster {
             versions: vec![first],
             wrapped: BTreeMap::new(),
         };
-        let link = || watch::Sender::new(Link::default());
+        let link = || Arc::new(Latest::new(Link::default()));
         let links = || std::iter::repeat_with(link).take(SERVERS).collect();
         Arc::new(Self {
             state: Mutex::new(state),
@@ -281,6 +281,10 @@ impl Kms for Cluster {
     fn who_wrapped(&self, payload: &[u8]) -> Option<u64> {
         let ciphertext = std::str::from_utf8(payload).ok()?;
         self.state.lock().wrapped.get(ciphertext).copied()
+    }
+
+    fn keys(&self) -> BTreeMap<u64, bool> {
+        self.state.lock().newest().all()
     }
 
     fn is_usable(&self, key: u64) -> bool {

@@ -62,8 +62,17 @@ impl Cluster {
     pub(super) async fn answer(self: &Arc<Self>, asked: Asked<'_>) -> Option<Answer> {
         let takes = self.state.lock().views[asked.node].takes;
         sleep(takes + Duration::from_micros(300 + self.random.below(1500))).await;
+        let trouble = self.state.lock().views[asked.node].trouble;
         let answer = match self.reply(asked) {
-            Ok(body) => Answer { status: StatusCode::OK, body },
+            Ok(_) if trouble == Trouble::SaysNothing => {
+                Answer { status: StatusCode::OK, body: data(&json!({})) }
+            }
+            Ok(mut body) => {
+                if trouble == Trouble::Truncates {
+                    body.truncate(body.len() / 2);
+                }
+                Answer { status: StatusCode::OK, body }
+            }
             Err(Stop::Refused(answer)) => answer,
             Err(Stop::Silence) => return None,
         };
@@ -73,7 +82,7 @@ impl Cluster {
                 server: asked.server,
                 path: asked.path.to_owned(),
                 status: answer.status.as_u16(),
-                said: answer.body.clone(),
+                said: errors(&answer.body),
             });
         }
         Some(answer)
@@ -194,16 +203,36 @@ impl Cluster {
         body: &Value,
     ) -> Result<String, Stop> {
         let (plaintext, aad) = (bytes(body, "plaintext")?, bytes(body, "associated_data")?);
+        self.history.seeds.remember(&plaintext);
         let ring = state.ring(server);
         let mut asked = number(body);
         if trouble == Trouble::WrapsWithPrevious {
             asked = Some(asked.unwrap_or(ring.latest()).saturating_sub(1).max(1));
         }
-        let (ciphertext, version) = ring.encrypt(asked, &plaintext, &aad, &self.random)?;
+        let (mut ciphertext, version) = ring.encrypt(asked, &plaintext, &aad, &self.random)?;
         let (serial, used) = (version.serial, asked.unwrap_or(ring.latest()));
+        if trouble == Trouble::DamagesCiphertexts {
+            ciphertext = damaged(&ciphertext);
+        }
         state.wrapped.insert(ciphertext.clone(), serial);
         Ok(data(&json!({ "ciphertext": ciphertext, "key_version": used })))
     }
+}
+
+/// What a refusal says: of a list of which only some are refused, not what the others are.
+fn errors(body: &str) -> String {
+    let answer: Value = serde_json::from_str(body).unwrap_or_default();
+    let Some(results) = answer["data"]["batch_results"].as_array() else { return body.to_owned() };
+    let errors = results.iter().filter_map(|result| result["error"].as_str());
+    errors.collect::<Vec<_>>().join("; ")
+}
+
+/// With another last letter before the padding: the tag is not what it was.
+fn damaged(ciphertext: &str) -> String {
+    let end = ciphertext.trim_end_matches('=').len();
+    let (head, tail) = ciphertext.split_at(end.saturating_sub(4));
+    let other = if tail.starts_with('A') { "B" } else { "A" };
+    [head, other, &tail[1..]].concat()
 }
 
 /// What a server says to everybody.

@@ -6,12 +6,12 @@ use kleidi::backend::transit::{Auth, Settings, Tls, Transit};
 use kleidi::backend::{Backend, KeySet, Reply, Scheme, UnwrapRequest, WrapRequest, Wrapped};
 use kleidi::random::Random;
 use kleidi::secret::Secret;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::naive::Naive;
 use super::wire::{Wire, addresses};
 use super::{Cluster, KEY};
+use crate::latest::Latest;
 use crate::world::history::KmsCall;
 use crate::world::kms::Process;
 use crate::world::mutant::Mutant;
@@ -29,7 +29,7 @@ impl Client {
         random: Arc<dyn Random>,
         mutant: Option<Mutant>,
     ) -> Self {
-        let wire = Arc::new(Wire { cluster, node, dead: watch::Sender::new(false) });
+        let wire = Arc::new(Wire { cluster, node, dead: Arc::new(Latest::new(false)) });
         let settings = Settings {
             addresses: addresses(),
             tls: Tls::default(),
@@ -58,7 +58,7 @@ impl Client {
     ) -> Result<T, kleidi::backend::BackendError> {
         let outcome = reply.await;
         let error = outcome.as_ref().err().map(ToString::to_string);
-        if !*self.wire.dead.borrow() {
+        if !*self.wire.dead.get() {
             self.wire.cluster.history.kms(self.wire.node, what, error);
         }
         outcome
@@ -67,7 +67,7 @@ impl Client {
 
 impl Process for Client {
     fn die(&self) {
-        self.wire.dead.send_replace(true);
+        self.wire.dead.set(true);
     }
 }
 

@@ -94,6 +94,12 @@ impl Ring {
         self
     }
 
+    /// All versions that are there, and whether they may be used.
+    pub(super) fn all(&self) -> BTreeMap<u64, bool> {
+        let versions = self.versions.iter();
+        versions.map(|(number, version)| (version.serial, *number >= self.min)).collect()
+    }
+
     /// Whether what this version wrapped can be unwrapped.
     pub(super) fn holds(&self, serial: u64) -> bool {
         let usable = self.versions.range(self.min..);

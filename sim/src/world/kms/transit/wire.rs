@@ -14,11 +14,11 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use kleidi::backend::transit::edges::{Dialing, Edges};
 use tokio::io::{DuplexStream, duplex};
-use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use super::answer::Asked;
 use super::{Cluster, ROLE_ID, SECRET_ID};
+use crate::latest::Latest;
 use crate::world::net::{UNDER_WAY, carry, nothing};
 use crate::world::plan::{Gate, Machine, SERVERS, Trouble};
 
@@ -37,13 +37,13 @@ pub(super) struct Wire {
     pub(super) cluster: Arc<Cluster>,
     pub(super) node: usize,
     /// Whether the process is dead.
-    pub(super) dead: watch::Sender<bool>,
+    pub(super) dead: Arc<Latest<bool>>,
 }
 
 impl Edges for Wire {
     fn dial(&self, authority: &str) -> Dialing {
         let cluster = Arc::clone(&self.cluster);
-        let (node, server, dead) = (self.node, server_at(authority), self.dead.subscribe());
+        let (node, server, dead) = (self.node, server_at(authority), Arc::clone(&self.dead));
         Box::pin(async move {
             let server =
                 server.ok_or_else(|| io::Error::other("dns error: there is no such name"))?;
@@ -71,16 +71,16 @@ impl Cluster {
         self: Arc<Self>,
         node: usize,
         server: usize,
-        mut dead: watch::Receiver<bool>,
+        dead: Arc<Latest<bool>>,
     ) -> Result<Option<DuplexStream>, io::ErrorKind> {
         let (machine, route, trouble) = {
             let state = self.state.lock();
             (state.servers[server].machine, state.routes[node][server], state.views[node].trouble)
         };
-        let (link, (client, outer)) = (self.links[node][server].subscribe(), duplex(UNDER_WAY));
+        let (link, (client, outer)) = (Arc::clone(&self.links[node][server]), duplex(UNDER_WAY));
         let refuses = matches!(machine, Machine::Killed | Machine::Stopped);
         match (route, trouble) {
-            _ if *dead.borrow() => return Err(io::ErrorKind::ConnectionAborted),
+            _ if *dead.get() => return Err(io::ErrorKind::ConnectionAborted),
             (Gate::Missing, _) => return Ok(None),
             (Gate::Refusing, _) | (_, Trouble::Unreachable) => {
                 return Err(io::ErrorKind::ConnectionRefused);
@@ -99,7 +99,7 @@ impl Cluster {
                 tokio::spawn(async move {
                     tokio::select! {
                         biased;
-                        _ = dead.wait_for(|dead| *dead) => {}
+                        () = dead.until(|dead| *dead) => {}
                         () = carry(outer, inner, link) => {}
                     }
                 });
@@ -119,7 +119,9 @@ impl Cluster {
                     || state.servers[server].machine == Machine::Hung
                     || state.views[node].trouble == Trouble::Hangs;
                 let gate = if hangs { Gate::Frozen } else { Gate::Open };
-                link.send_if_modified(|link| std::mem::replace(&mut link.gate, gate) != gate);
+                if link.get().gate != gate {
+                    link.change(|link| link.gate = gate);
+                }
             }
         }
     }
@@ -128,7 +130,7 @@ impl Cluster {
     pub(super) fn cut(&self, between: impl Fn(usize, usize) -> bool) {
         for (node, links) in self.links.iter().enumerate() {
             for (_, link) in links.iter().enumerate().filter(|(server, _)| between(node, *server)) {
-                link.send_modify(|link| link.cut += 1);
+                link.change(|link| link.cut += 1);
             }
         }
     }

@@ -1,0 +1,173 @@
+//! What can go wrong: groups of faults, of which a swarm has some.
+
+use crate::world::node::{OTHER, PROVIDER};
+use crate::world::plan::{Gate, Machine, Provider, SERVERS, Trouble, What};
+use crate::world::random::Stream;
+
+/// What happens one after another on a node, mostly a fault and its end.
+pub(super) type Draw = fn(&Stream, usize) -> Vec<What>;
+
+/// So many objects may be changed behind the apiservers' backs.
+const OBJECTS: usize = 12;
+
+/// The groups of faults; a swarm has some of them.
+pub(super) const GROUPS: [Draw; 19] = [
+    |_, node| vec![What::PluginKilled { node }, What::PluginStarted { node }],
+    |_, node| vec![What::PluginStopped { node }, What::PluginStarted { node }],
+    |_, node| vec![What::ApiserverRestarted { node }],
+    |random, node| {
+        let is = [Gate::Missing, Gate::Refusing, Gate::Mute, Gate::Frozen][random.index(4)];
+        vec![What::Socket { node, is }, What::Socket { node, is: Gate::Open }]
+    },
+    |_, node| vec![What::Cut { node }],
+    |random, node| {
+        let delay_ms = [0, 20, 700, 1400][random.index(4)];
+        let piece = [1 << 16, 1, 9, 100][random.index(4)];
+        let well = What::Slow { node, delay_ms: 0, piece: 1 << 16 };
+        vec![What::Slow { node, delay_ms, piece }, well]
+    },
+    |random, node| {
+        let all = [
+            Trouble::Unreachable,
+            Trouble::Hangs,
+            Trouble::Sealed,
+            Trouble::Throttled,
+            Trouble::Forbidden,
+            Trouble::WrapDenied,
+            Trouble::UnwrapDenied,
+            Trouble::WrapsWithPrevious,
+        ];
+        let does = all[random.index(all.len())];
+        vec![What::Kms { node, does }, What::Kms { node, does: Trouble::None }]
+    },
+    |random, node| {
+        let ms = [400, 1200, 2400, 2600, 4900, 5100][random.index(6)];
+        vec![What::KmsTakes { node, ms }, What::KmsTakes { node, ms: 2 }]
+    },
+    |random, node| {
+        let ms = [100, 5_000, 120_000][random.index(3)];
+        vec![What::KmsLag { node, ms }, What::KmsLag { node, ms: 0 }]
+    },
+    |_, _| vec![What::Rotated],
+    // As the manual has a migration.
+    |_, node| vec![What::Rewritten { node }, What::OldDestroyed],
+    |_, _| vec![What::OldDisabled, What::OldEnabled],
+    |random, _| {
+        let [one, other] = [random.index(OBJECTS), random.index(OBJECTS)];
+        vec![match random.below(4) {
+            0 => What::Flipped { object: one, bit: random.index(4096) },
+            1 => What::Swapped { one, other },
+            2 => What::SeedsSwapped { one, other },
+            _ => What::RolledBack { object: one },
+        }]
+    },
+    |_, node| vec![What::Burst { node }],
+    // A rotation while a node cannot see it.
+    |_, node| {
+        let does = Trouble::Unreachable;
+        vec![
+            What::Kms { node, does },
+            What::Rotated,
+            What::Kms { node, does: Trouble::None },
+            What::ApiserverRestarted { node },
+        ]
+    },
+    // A lie, just when somebody asks.
+    |_, node| {
+        vec![
+            What::Rotated,
+            What::Kms { node, does: Trouble::WrapsWithPrevious },
+            What::ApiserverRestarted { node },
+            What::Kms { node, does: Trouble::None },
+        ]
+    },
+    // A KMS that is away just when somebody asks.
+    |random, node| {
+        let does = [Trouble::Hangs, Trouble::Unreachable, Trouble::Throttled][random.index(3)];
+        vec![
+            What::Kms { node, does },
+            What::Burst { node },
+            What::ApiserverRestarted { node },
+            What::Kms { node, does: Trouble::None },
+        ]
+    },
+    // As one does who starts to encrypt, or gives it up for a while.
+    |_, node| {
+        let [first, other] = names();
+        let clear = vec![Provider::Identity, first.clone(), other.clone()];
+        let kms = vec![first, other, Provider::Identity];
+        vec![What::Configured { node, providers: clear }, What::Configured { node, providers: kms }]
+    },
+    // A plugin that is in a loop of ends.
+    |_, node| {
+        let one = [What::PluginKilled { node }, What::PluginStarted { node }];
+        [one.clone(), one.clone(), one].concat()
+    },
+];
+
+/// The same with transit: what happens to plugins and apiservers, and what servers and the ways to them do.
+pub(super) const TRANSIT: [Draw; 25] = [
+    GROUPS[0],
+    GROUPS[1],
+    GROUPS[2],
+    GROUPS[3],
+    GROUPS[6],
+    GROUPS[7],
+    GROUPS[9],
+    GROUPS[10],
+    GROUPS[11],
+    GROUPS[12],
+    GROUPS[13],
+    GROUPS[14],
+    GROUPS[15],
+    GROUPS[16],
+    GROUPS[17],
+    GROUPS[18],
+    // What only a server can answer, just when somebody asks.
+    |random, node| {
+        let all = [Trouble::DamagesCiphertexts, Trouble::SaysNothing, Trouble::Truncates];
+        vec![
+            What::Kms { node, does: all[random.index(all.len())] },
+            What::Rotated,
+            What::ApiserverRestarted { node },
+            What::Kms { node, does: Trouble::None },
+        ]
+    },
+    // A restored key is rotated, so that there are two of one number.
+    |_, node| {
+        vec![
+            What::BackedUp,
+            What::Rotated,
+            What::ApiserverRestarted { node },
+            What::Restored,
+            What::Rotated,
+            What::ApiserverRestarted { node },
+        ]
+    },
+    |random, _| {
+        let server = random.index(SERVERS);
+        let all =
+            [Machine::Killed, Machine::Stopped, Machine::Hung, Machine::Sealed, Machine::Failing];
+        let is = all[random.index(all.len())];
+        vec![What::Server { server, is }, What::Server { server, is: Machine::Up }]
+    },
+    |random, _| {
+        let server = random.index(SERVERS);
+        let ms = [150, 350, 2_000, 30_000][random.index(4)];
+        vec![What::ServerLag { server, ms }, What::ServerLag { server, ms: 40 }]
+    },
+    |random, node| {
+        let server = random.index(SERVERS);
+        let is = [Gate::Missing, Gate::Refusing, Gate::Mute, Gate::Frozen][random.index(4)];
+        vec![What::Route { node, server, is }, What::Route { node, server, is: Gate::Open }]
+    },
+    |_, _| vec![What::SteppedDown],
+    |_, _| vec![What::TokensRevoked],
+    |_, _| vec![What::KeyMadeAnew],
+    |_, _| vec![What::BackedUp, What::Restored],
+];
+
+/// Both names of the plugin.
+fn names() -> [Provider; 2] {
+    [PROVIDER, OTHER].map(|name| Provider::Kms(name.to_owned()))
+}
