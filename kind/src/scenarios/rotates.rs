@@ -55,15 +55,13 @@ fn run(stage: &Stage) -> Result<(), String> {
 }
 
 fn make_new_key(cluster: &Cluster) -> Result<(), String> {
-    match &cluster.openbao {
-        Some(openbao) => openbao.rotate(),
-        None => {
-            // In the plugin's own image, as root, as the manual says.
-            cluster.in_plugins_image("init --cka-id 02")?;
-            // SoftHSM does not notice a change in a directory that it may only read.
-            cluster.node()?.restart_plugin().map(|_| ())
-        }
+    if let Some(openbao) = &cluster.openbao {
+        return openbao.rotate();
     }
+    // In the plugin's own image, as root, as the manual says.
+    cluster.in_plugins_image("init --cka-id 02")?;
+    // SoftHSM does not notice a change in a directory that it may only read.
+    cluster.node()?.restart_plugin().map(|_| ())
 }
 
 fn destroy_old_key(cluster: &Cluster) -> Result<(), String> {
