@@ -188,6 +188,18 @@ fn a_panic_is_seen() {
     assert_eq!(exit_code(&found), 101);
 }
 
+/// The product has points at which it can be held up, and is.
+#[test]
+fn points_hold_the_product_up() {
+    let trace = |seed, points| {
+        let plan = Plan { seed, points, ..quiet(&[(300, What::Rotated)]) };
+        let records = run(&plan, None).unwrap();
+        assert_eq!(judge(&plan, &records), [], "seed {seed}");
+        history::hash(&records)
+    };
+    assert!((1..4).any(|seed| trace(seed, true) != trace(seed, false)));
+}
+
 /// Each invariant has a mutant which nothing else than its violation shows.
 #[test]
 fn every_invariant_can_be_seen_red() {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::escaped;
 use super::lasting::{Row, Span, spans};
-use crate::world::history::{Is, KmsCall, Record};
+use crate::world::history::{Is, KeyState, KmsCall, Record};
 use crate::world::judge::Violation;
 use crate::world::plan::{Plan, What};
 use crate::world::words::{clock, words};
@@ -13,21 +13,23 @@ use crate::world::words::{clock, words};
 /// Of the drawing, in pixels.
 const WIDTH: u64 = 1260;
 const LEFT: u64 = 110;
-const TOP: u64 = 96;
-const LANE: u64 = 148;
+const TOP: u64 = 108;
+const LANE: u64 = 156;
 
 /// What is everybody's, from the top.
 const EVENTS: u64 = 14;
 const KEYS: u64 = 42;
-const SERVERS: u64 = 66;
+/// Keys that are gone.
+const GONE: u64 = 58;
+const SERVERS: u64 = 82;
 
 /// Rows of a lane, from its top.
 const APISERVER: u64 = 18;
 const PLUGIN: u64 = 38;
 const WAY: u64 = 58;
 const KMS: u64 = 78;
-const CALLS: u64 = 100;
-const OBJECTS: u64 = 122;
+const CALLS: u64 = 108;
+const OBJECTS: u64 = 130;
 
 const WELL: &str = "#2e8b57";
 const WRONG: &str = "#c62828";
@@ -73,7 +75,11 @@ impl Drawing {
             }
         }
         for record in shown {
-            self.mark(record);
+            match &record.is {
+                Is::Healed => self.everybodys(record.at_ms, EVENTS, "all faults end", "#2e8b57"),
+                Is::Keys { changed, .. } => self.gone(record.at_ms, changed),
+                _ => self.mark(record),
+            }
         }
         self.violation(violation, height);
         self.text + "</svg>"
@@ -168,7 +174,7 @@ impl Drawing {
                 let version = name.rsplit('-').next().unwrap_or_default();
                 (colour, "#fff", format!("key {} (version {version})", number + 1))
             }
-            None => (FAULT, "#5a3a00", name.clone()),
+            None => (FAULT, "#5a3a00", short(name).to_owned()),
         };
         let (x, end) = (self.x(*from_ms), self.x(*to_ms));
         let width = (end - x).max(2);
@@ -239,6 +245,28 @@ impl Drawing {
         }
     }
 
+    /// Keys that are gone from now on.
+    fn gone(&mut self, at: u64, changed: &[(u64, KeyState)]) {
+        let gone = changed.iter().filter(|(_, state)| *state == KeyState::Gone);
+        let gone: Vec<_> = gone.map(|(number, _)| (number + 1).to_string()).collect();
+        if !gone.is_empty() {
+            let text = format!("gone: key {}", gone.join(", "));
+            self.everybodys(at, GONE, &text, WRONG);
+        }
+    }
+
+    /// Something that is everybody's.
+    fn everybodys(&mut self, at: u64, row: u64, text: &str, colour: &str) {
+        let (x, y) = (self.x(at), row + 10);
+        let _ = writeln!(
+            self.text,
+            "<g fill=\"{colour}\"><title>{}: {text}</title><text x=\"{x}\" y=\"{y}\" \
+             text-anchor=\"middle\">▼</text><text x=\"{}\" y=\"{y}\">{text}</text></g>",
+            clock(at),
+            x + 8
+        );
+    }
+
     fn mark(&mut self, record: &Record) {
         let at = record.at_ms;
         let said = |error: &Option<String>| error.clone().unwrap_or_else(|| "ok".to_owned());
@@ -261,7 +289,8 @@ impl Drawing {
                     KmsCall::Unwrap => "▾",
                 };
                 let text = format!("KMS {what:?}: {}", said(error));
-                self.sign((*node, KMS), at, colour(error), sign, &text);
+                // Below what the KMS does.
+                self.sign((*node, KMS + 13), at, colour(error), sign, &text);
             }
             Is::Wrote { node, object, key_id, error, .. } => {
                 let name = key_id.as_deref().unwrap_or("no key");
@@ -319,6 +348,12 @@ impl Drawing {
             violation.invariant
         );
     }
+}
+
+/// Without what the name of the row says.
+fn short(name: &str) -> &str {
+    let said = ["the plugin's socket ", "the plugin ", "the KMS ", "the way to the plugin "];
+    said.iter().find_map(|said| name.strip_prefix(said)).unwrap_or(name)
 }
 
 fn count(nodes: usize) -> u64 {
