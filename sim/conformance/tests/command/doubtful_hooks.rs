@@ -2,11 +2,8 @@
 
 use std::os::unix::net::UnixStream;
 use std::process::Command;
-use std::time::Duration;
 
-use tokio::time::Instant;
-
-use crate::stage::Stage;
+use crate::stage::{Stage, eventually};
 
 /// A stage, and the command that starts a plugin there, which has been called once.
 fn started(mutant: &str) -> (Stage, String) {
@@ -15,11 +12,8 @@ fn started(mutant: &str) -> (Stage, String) {
     let start = format!("{} --lifeline '{}' {mutant}", stage.hook("start"), lifeline.display());
     let status = Command::new("sh").args(["-c", &start]).status().unwrap();
     assert!(status.success(), "{status}");
-    let begin = Instant::now();
-    while UnixStream::connect(stage.path("a.sock")).is_err() {
-        assert!(begin.elapsed() < Duration::from_secs(60), "the plugin did not come up");
-        std::thread::yield_now();
-    }
+    let socket = stage.path("a.sock");
+    eventually("the plugin did not come up", || UnixStream::connect(&socket).is_ok());
     (stage, start)
 }
 

@@ -2,22 +2,11 @@
 
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::time::Instant;
 
-use crate::stage::{Ended, Stage, command};
-
-/// Waits until it holds; a minute is more than it takes.
-fn eventually(what: &str, holds: impl Fn() -> bool) {
-    let begin = Instant::now();
-    while !holds() {
-        assert!(begin.elapsed() < Duration::from_secs(60), "{what}");
-        std::thread::yield_now();
-    }
-}
+use crate::stage::{Ended, Stage, command, eventually};
 
 /// Whether the process is there and not a zombie.
 fn runs(pid: &str) -> bool {

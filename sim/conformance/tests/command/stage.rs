@@ -13,6 +13,15 @@ use tokio::time::Instant;
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Waits until it holds; otherwise `what` is said.
+pub fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !holds() {
+        assert!(begin.elapsed() < PATIENCE, "{what}");
+        std::thread::yield_now();
+    }
+}
+
 /// The command, with no argument yet.
 pub fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kms-conformance"));
