@@ -13,7 +13,7 @@ const GO: GeneralPurpose = GeneralPurpose::new(
         .with_decode_padding_mode(DecodePaddingMode::RequireCanonical),
 );
 
-/// A key's bytes; nothing if it is no base64.
+/// A key's bytes, or what else is written so; nothing if it is no base64.
 pub(super) fn bytes(secret: &str) -> Option<Zeroizing<Vec<u8>>> {
     let text: Zeroizing<String> = Zeroizing::new(secret.replace(['\r', '\n'], ""));
     GO.decode(text.as_bytes()).ok().map(Zeroizing::new)

@@ -8,7 +8,7 @@ pub(super) enum Value {
     Null,
     Bool(bool),
     Int(i128),
-    /// A number that is no integer.
+    /// A number that is no integer; in YAML it need not be finite.
     Float(f64),
     String(String),
     List(Vec<Self>),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use granit_parser::{Event, Parser, ScalarStyle, StrInput, Tag};
 
+use super::keys;
 use super::value::Value;
 
 /// Most values of a document, aliases resolved: upstream also refuses documents that multiply.
@@ -12,6 +13,12 @@ const VALUES_MAX: usize = 100_000;
 
 /// Deepest nesting.
 const DEPTH_MAX: usize = 100;
+
+/// Where tags like `!!str` are from.
+const TAGS: &str = "tag:yaml.org,2002:";
+
+/// Those that change what a scalar is (`resolve.go`, `resolvableTag`); with any other it is text.
+const RESOLVED: [&str; 5] = ["bool", "int", "float", "null", "timestamp"];
 
 /// The first document.
 pub(super) fn parse(text: &str) -> Result<Value, String> {
@@ -27,9 +34,22 @@ pub(super) fn parse(text: &str) -> Result<Value, String> {
     }
     let mut composer =
         Composer { events: Parser::new_from_str(text), anchors: BTreeMap::new(), left: VALUES_MAX };
-    match composer.next()? {
-        None => Ok(Value::Null),
-        Some(event) => composer.value(event, 0),
+    let document = match composer.next()? {
+        None => Value::Null,
+        Some(event) => composer.value(event, 0)?,
+    };
+    if is_json(&document) { Ok(document) } else { Err("json: unsupported value".to_owned()) }
+}
+
+/// Whether JSON has a way to write it: it has none for what is not finite. What is overridden does not count.
+fn is_json(value: &Value) -> bool {
+    match value {
+        Value::Float(number) => number.is_finite(),
+        Value::List(list) => list.iter().all(is_json),
+        Value::Map(map) => map.iter().enumerate().all(|(at, (name, value))| {
+            is_json(value) || map[at + 1..].iter().any(|(later, _)| later == name)
+        }),
+        _ => true,
     }
 }
 
@@ -150,6 +170,9 @@ fn key_text(key: Value) -> Result<String, String> {
     Ok(match key {
         Value::String(text) => text,
         Value::Int(number) => number.to_string(),
+        Value::Float(number) if number.is_nan() => ".nan".to_owned(),
+        Value::Float(f64::INFINITY) => ".inf".to_owned(),
+        Value::Float(f64::NEG_INFINITY) => "-.inf".to_owned(),
         Value::Float(number) => number.to_string(),
         Value::Bool(value) => value.to_string(),
         other => return Err(format!("unsupported map key of type: {}", other.kind())),
@@ -158,13 +181,20 @@ fn key_text(key: Value) -> Result<String, String> {
 
 /// `resolve.go`: what a scalar without quotes is.
 fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Value, String> {
-    let tag = tag.map(|tag| tag.core_suffix().unwrap_or("other"));
-    if tag.is_none() && style != ScalarStyle::Plain
-        || matches!(tag, Some("str" | "other" | "binary"))
-    {
+    let tag = tag.map(|tag| tag.suffix_in_namespace(TAGS).unwrap_or("other".into()));
+    let tag = tag.as_deref();
+    if tag == Some("binary") {
+        let bytes = keys::bytes(text).ok_or("yaml: !!binary value contains invalid base64 data")?;
+        return Ok(Value::String(go_text(&bytes)));
+    }
+    let is_text = match tag {
+        None => style != ScalarStyle::Plain,
+        Some(tag) => !RESOLVED.contains(&tag),
+    };
+    if is_text {
         return Ok(Value::String(text.to_owned()));
     }
-    let value = plain(text)?;
+    let value = plain(text);
     let fits = matches!(
         (tag, &value),
         (None, _)
@@ -177,8 +207,15 @@ fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Value, St
     if fits { Ok(value) } else { Err(format!("yaml: cannot decode `{text}` by its tag")) }
 }
 
-fn plain(text: &str) -> Result<Value, String> {
-    Ok(match text {
+/// Bytes as Go writes them into JSON: U+FFFD for each that is no UTF-8.
+fn go_text(bytes: &[u8]) -> String {
+    bytes.utf8_chunks().fold(String::new(), |text, chunk| {
+        text + chunk.valid() + &"\u{fffd}".repeat(chunk.invalid().len())
+    })
+}
+
+fn plain(text: &str) -> Value {
+    match text {
         "" | "~" | "null" | "Null" | "NULL" => Value::Null,
         "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => {
             Value::Bool(true)
@@ -186,15 +223,16 @@ fn plain(text: &str) -> Result<Value, String> {
         "n" | "N" | "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => {
             Value::Bool(false)
         }
-        ".nan" | ".NaN" | ".NAN" | ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF"
-        | "-.inf" | "-.Inf" | "-.INF" => return Err("json: unsupported value".to_owned()),
+        ".nan" | ".NaN" | ".NAN" => Value::Float(f64::NAN),
+        ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" => Value::Float(f64::INFINITY),
+        "-.inf" | "-.Inf" | "-.INF" => Value::Float(f64::NEG_INFINITY),
         _ if text.starts_with(['+', '-', '.'])
             || text.starts_with(|c: char| c.is_ascii_digit()) =>
         {
             number(text).unwrap_or_else(|| Value::String(text.to_owned()))
         }
         _ => Value::String(text.to_owned()),
-    })
+    }
 }
 
 fn number(text: &str) -> Option<Value> {
