@@ -30,6 +30,7 @@ const NONCE: usize = 12;
 
 /// A version of the key.
 struct KeyVersion {
+    id: KeyId,
     /// Versions with the same material are one key.
     material: [u8; 32],
     made: Instant,
@@ -94,9 +95,11 @@ impl Memory {
     }
 
     fn add(&self, material: [u8; 32]) {
-        let version =
-            KeyVersion { material, made: Instant::now(), enabled: true, destroyed: false };
-        self.state.lock().versions.push(version);
+        let versions = &mut self.state.lock().versions;
+        let version = Version::of_number(number(versions.len()));
+        let id = KeyId::new(Fingerprint::of("simulated", &material), &version);
+        let made = Instant::now();
+        versions.push(KeyVersion { id, material, made, enabled: true, destroyed: false });
     }
 
     /// Whether all but the current one may be used.
@@ -188,7 +191,7 @@ impl Kms for Memory {
     fn id_of(&self, version: u64) -> Option<KeyId> {
         let state = self.state.lock();
         let found = state.versions.get(usize::try_from(version).ok()?)?;
-        Some(id(version, &found.material))
+        Some(found.id.clone())
     }
 
     fn process(
@@ -206,8 +209,12 @@ fn number(at: usize) -> u64 {
     u64::try_from(at).unwrap_or(u64::MAX)
 }
 
-fn id(version: u64, material: &[u8; 32]) -> KeyId {
-    KeyId::new(Fingerprint::of("simulated", material), &Version::of_number(version))
+/// A version that a plugin may use.
+#[derive(Clone)]
+struct Visible {
+    number: u64,
+    id: KeyId,
+    material: [u8; 32],
 }
 
 /// The KMS as a plugin's process sees it.
@@ -268,8 +275,8 @@ impl NodeKms {
         }
     }
 
-    /// The numbers of the versions that this node has heard of and may use, the lowest first.
-    fn visible(&self) -> Vec<(u64, [u8; 32])> {
+    /// The versions that this node has heard of and may use, the lowest first.
+    fn visible(&self) -> Vec<Visible> {
         let state = self.kms.state.lock();
         let lag = state.views.get(self.node).map_or(Duration::ZERO, |view| view.lag);
         let versions = state.versions.iter().enumerate();
@@ -279,18 +286,19 @@ impl NodeKms {
         versions
             .filter(|(at, _)| number(*at) <= heard)
             .filter(|(_, version)| version.enabled && !version.destroyed)
-            .map(|(at, version)| (number(at), version.material))
+            .map(|(at, KeyVersion { id, material, .. })| {
+                let (id, material) = (id.clone(), *material);
+                Visible { number: number(at), id, material }
+            })
             .collect()
     }
 
-    fn find(&self, id: &KeyId) -> Result<(u64, [u8; 32]), BackendError> {
+    fn find(&self, id: &KeyId) -> Result<Visible, BackendError> {
         let visible = self.visible();
         // What wraps under this id, or else whatever has the same material.
-        let exact = visible.iter().find(|(number, material)| self::id(*number, material) == *id);
-        let same = |(_, material): &&(u64, [u8; 32])| {
-            Fingerprint::of("simulated", material) == id.fingerprint()
-        };
-        exact.or_else(|| visible.iter().find(same)).copied().ok_or_else(|| {
+        let exact = visible.iter().find(|version| version.id == *id);
+        let same = |version: &&Visible| version.id.fingerprint() == id.fingerprint();
+        exact.or_else(|| visible.iter().find(same)).cloned().ok_or_else(|| {
             BackendError::new(ErrorKind::KeyNotFound, "find the key", "the KMS does not hold it")
         })
     }
@@ -310,11 +318,12 @@ impl Backend for NodeKms {
     fn observe(&self, deadline: Instant) -> Reply<'_, KeySet> {
         Box::pin(async move {
             self.call(KmsCall::Observe, deadline).await?;
-            let mut keys = self.visible().into_iter().rev().map(|(number, material)| Key {
-                id: id(number, &material),
-                name: format!("version {number}"),
-                facts: Arc::new([]),
-            });
+            let mut keys =
+                self.visible().into_iter().rev().map(|Visible { number, id, .. }| Key {
+                    id,
+                    name: format!("version {number}"),
+                    facts: Arc::new([]),
+                });
             let current = keys.next().ok_or_else(|| {
                 BackendError::new(ErrorKind::Misconfigured, "find a key", "there is none")
             })?;
@@ -326,12 +335,14 @@ impl Backend for NodeKms {
     fn wrap(&self, request: WrapRequest, deadline: Instant) -> Reply<'_, Wrapped> {
         Box::pin(async move {
             self.call(KmsCall::Wrap, deadline).await?;
-            let (mut number, mut material) = self.find(&request.key)?;
+            let mut version = self.find(&request.key)?;
             let views = self.kms.state.lock().views[self.node];
             if views.trouble == Trouble::WrapsWithPrevious {
-                let before = self.visible().into_iter().rev().find(|(other, _)| *other < number);
-                (number, material) = before.unwrap_or((number, material));
+                let number = version.number;
+                let before = self.visible().into_iter().rev().find(|other| other.number < number);
+                version = before.unwrap_or(version);
             }
+            let Visible { number, id, material } = version;
             self.kms.history.seeds.remember(request.plaintext.expose());
             let mut nonce = [0; NONCE];
             self.kms.random.bytes(&mut nonce);
@@ -342,14 +353,14 @@ impl Backend for NodeKms {
             })?;
             let payload = [&nonce[..], &sealed].concat();
             self.kms.state.lock().wrapped.insert(payload.clone(), number);
-            Ok(Wrapped { key: id(number, &material), payload })
+            Ok(Wrapped { key: id, payload })
         })
     }
 
     fn unwrap(&self, request: Arc<UnwrapRequest>, deadline: Instant) -> Reply<'_, Secret> {
         Box::pin(async move {
             self.call(KmsCall::Unwrap, deadline).await?;
-            let (_, material) = self.find(&request.key)?;
+            let Visible { material, .. } = self.find(&request.key)?;
             let damaged = || {
                 BackendError::new(ErrorKind::BadCiphertext, "unwrap", "it is not what was wrapped")
             };
