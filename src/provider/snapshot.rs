@@ -119,6 +119,10 @@ impl State {
 }
 
 fn changes(before: &KeySet, after: &KeySet) -> Vec<Event> {
+    // Nearly always.
+    if before == after {
+        return Vec::new();
+    }
     let mut events = Vec::new();
     events.extend(before.lost_in(after).map(Event::KeyGone));
     for key in after.older.iter().filter(|key| before.find(&key.id).is_none()) {

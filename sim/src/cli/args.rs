@@ -63,6 +63,9 @@ pub(super) enum Program {
         /// Seeds for each at most
         #[arg(long, default_value_t = 200)]
         seeds: u64,
+        /// How many at a time
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
     },
     /// Play one seed several times, in two processes: 5 if it is not the same each time
     #[cfg(feature = "world")]

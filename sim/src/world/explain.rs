@@ -1,4 +1,7 @@
-//! A run for those who were not there: a line per node, a column per while, what happened around a moment.
+//! A run for those who were not there: what the plan did, what became of the object that it is about, and what
+//! happened around the moment, a column per node. What goes as it always does is counted.
+
+mod routine;
 
 use std::fmt::Write as _;
 
@@ -6,45 +9,117 @@ use super::history::{Is, KeyState, Record};
 use super::judge::Violation;
 use super::plan::Plan;
 use super::words::words;
+use routine::{Known, Routine};
 
 /// How long it goes on after what went wrong, in milliseconds.
 const AFTER_MS: u64 = 5_000;
 
-/// What happened to each node around a violation, in the order in which it happened: one column per node.
+/// Events of the plan that are told at most, the last ones.
+const EVENTS: usize = 40;
+
+/// Width of a node's column.
+const WIDTH: usize = 40;
+
+/// What happened until a violation, and around it.
 #[must_use]
 pub fn timeline(plan: &Plan, records: &[Record], violation: &Violation, before_ms: u64) -> String {
+    let mut text = format!("{violation}\n\n");
+    text += &events(plan, records, violation);
+    text += &object(records, violation);
     let from = violation.at_ms.saturating_sub(before_ms);
-    let to = violation.at_ms + AFTER_MS;
-    let mut text = format!(
-        "{violation}\n\n{} nodes, {} events; what follows begins {} s before it.\n\n",
-        plan.nodes,
-        plan.events.len(),
-        (violation.at_ms - from) / 1000
-    );
-    let width = 40;
+    let seconds = (violation.at_ms - from) / 1000;
+    let _ = writeln!(text, "From {seconds} s before it:\n");
     let _ = write!(text, "{:>10}  {:<24}", "seconds", "all");
     for node in 0..plan.nodes {
-        let _ = write!(text, "{:<width$}", format!("node {node}"));
+        let _ = write!(text, "{:<WIDTH$}", format!("node {node}"));
     }
     text.push('\n');
+    let (mut known, mut routine) = (Known::default(), Routine::default());
     let (mut last, mut times) = (String::new(), 0_u64);
-    for record in records.iter().filter(|record| (from..=to).contains(&record.at_ms)) {
+    for record in records.iter().filter(|record| record.at_ms <= violation.at_ms + AFTER_MS) {
+        let as_before = known.has(&record.is);
+        if record.at_ms < from {
+            continue;
+        }
+        if as_before {
+            routine.count(&record.is);
+            continue;
+        }
         let Some((node, what)) = told(&record.is) else { continue };
         let line = format!("{node:?}{what}");
-        if line == last {
+        if line == last && routine.is_empty() {
             times += 1;
             continue;
         }
         if times > 0 {
             let _ = writeln!(text, "{:>10}  (the same {times} times more)", "");
         }
+        text += &routine.take();
         (last, times) = (line, 0);
-        let seconds = format!("{}.{:03}", record.at_ms / 1000, record.at_ms % 1000);
-        let column = node.map_or(0, |node| 24 + node * width);
+        let column = node.map_or(0, |node| 24 + node * WIDTH);
         let mark = if record.at_ms == violation.at_ms { " ◄" } else { "" };
-        let _ = writeln!(text, "{seconds:>10}  {:column$}{what}{mark}", "");
+        let _ = writeln!(text, "{}  {:column$}{what}{mark}", seconds_of(record), "");
     }
-    text
+    text + &routine.take()
+}
+
+fn seconds_of(record: &Record) -> String {
+    format!("{:>10}", format!("{}.{:03}", record.at_ms / 1000, record.at_ms % 1000))
+}
+
+/// What the plan did until then.
+fn events(plan: &Plan, records: &[Record], violation: &Violation) -> String {
+    let happened = |record: &&Record| {
+        record.at_ms <= violation.at_ms && matches!(record.is, Is::Event(_) | Is::Healed)
+    };
+    let all: Vec<_> = records.iter().filter(happened).collect();
+    let mut text = format!(
+        "{} nodes ({}). Until then the plan did:\n\n",
+        plan.nodes,
+        plan.versions.join(", ")
+    );
+    if all.len() > EVENTS {
+        let _ = writeln!(text, "{:>10}  … {} events before", "", all.len() - EVENTS);
+    }
+    for record in &all[all.len().saturating_sub(EVENTS)..] {
+        if let Some((node, what)) = told(&record.is) {
+            let node = node.map_or(String::new(), |node| format!(" (node {node})"));
+            let _ = writeln!(text, "{}  {what}{node}", seconds_of(record));
+        }
+    }
+    text + "\n"
+}
+
+/// What became of the object that was read or written then, if one was.
+pub(super) fn object(records: &[Record], violation: &Violation) -> String {
+    let then = records.iter().filter(|record| record.at_ms == violation.at_ms);
+    let about = then.filter_map(|record| match &record.is {
+        Is::Read { object, error, same, .. } if error.is_some() || !same => Some(*object),
+        Is::Wrote { object, error, truly, shows, .. } if error.is_some() || !truly || *shows => {
+            Some(*object)
+        }
+        _ => None,
+    });
+    let Some(about) = about.min() else { return String::new() };
+    let before = records.iter().filter(|record| record.at_ms <= violation.at_ms);
+    let is_it = |is: &Is| match is {
+        Is::Wrote { object, .. } | Is::Read { object, .. } => *object == about,
+        _ => false,
+    };
+    let all: Vec<_> = before.filter(|record| is_it(&record.is)).collect();
+    let mut text = format!("Object {about} until then, the last of each node and kind:\n\n");
+    let mut seen = Vec::new();
+    let mut lines = Vec::new();
+    for record in all.iter().rev() {
+        let Some((Some(node), what)) = told(&record.is) else { continue };
+        let kind = (node, what.split(' ').take(2).collect::<Vec<_>>().join(" "));
+        if !seen.contains(&kind) {
+            seen.push(kind);
+            lines.push(format!("{}  node {node} {what}\n", seconds_of(record)));
+        }
+    }
+    lines.iter().rev().for_each(|line| text += line);
+    text + "\n"
 }
 
 /// What to say of a record, and of which node.

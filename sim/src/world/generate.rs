@@ -105,11 +105,12 @@ pub fn plan(seed: u64, profile: Profile, size: Size) -> Plan {
         nodes: size.nodes,
         versions: (0..size.nodes).map(|_| all[random.index(all.len())].to_owned()).collect(),
         lasts_s: size.lasts.as_secs(),
-        period_s: [2, 5, 10, 10, 30][random.index(5)],
+        // Not less: the configuration has no such period, as a look may take five seconds.
+        period_s: [5, 10, 10, 10, 30][random.index(5)],
         objects: 12,
         kept: [0, 24][random.index(2)],
         points: random.chance(50),
-        think_ms: [10_000, 60_000, 600_000][random.index(3)],
+        think_ms: [20_000, 120_000, 600_000][random.index(3)],
         events,
     }
 }
@@ -134,7 +135,7 @@ fn swarm(random: &Stream, size: Size, groups: &[Draw], events: &mut Vec<Event>) 
     while at < size.lasts {
         let draw = drawn[random.index(drawn.len())];
         let mut then = at;
-        for what in draw(random, random.index(size.nodes)) {
+        for what in draw(random, random.index(size.nodes), size.nodes) {
             events.push(event(then, what));
             then += random.time(SHORT, LONG);
         }

@@ -6,6 +6,7 @@ mod lasting;
 
 use std::fmt::Write as _;
 
+use super::explain::object;
 use super::history::{Is, Record};
 use super::judge::Violation;
 use super::plan::Plan;
@@ -25,13 +26,17 @@ pub fn page(plan: &Plan, records: &[Record], violation: &Violation, before_ms: u
     let sentence = escaped(violation.invariant.sentence());
     let what = escaped(&violation.what);
     let events = listed(records, violation);
+    let object = match escaped(&object(records, violation)) {
+        none if none.is_empty() => none,
+        story => format!("<h2>What became of the object</h2>\n<pre>{story}</pre>\n"),
+    };
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{name}: {what}</title>\n\
          <style>{STYLE}</style></head><body>\n\
          <h1><b>{name}</b> does not hold: {sentence}</h1>\n\
          <p class=\"what\">At <b>{}</b> into the run: {what}.</p>\n\
          <h2>What the plan had done before</h2>\n{events}\n\
-         <h2>What the nodes did, from {} before it</h2>\n{svg}\n{LEGEND}\n\
+         {object}<h2>What the nodes did, from {} before it</h2>\n{svg}\n{LEGEND}\n\
          <p>Seed {}, profile {}, {} nodes, {} events in the plan; a look at the KMS each {} s. More is said where the \
          pointer rests.</p>\n\
          </body></html>\n",

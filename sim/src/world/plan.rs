@@ -201,6 +201,8 @@ pub enum Trouble {
     UnwrapDenied,
     /// It wraps with the key before the one that was asked for, and says so.
     WrapsWithPrevious,
+    /// What it unwraps is not what was wrapped.
+    UnwrapsWrongly,
     /// What it wraps has one bit wrong (transit alone).
     DamagesCiphertexts,
     /// It says that it has done what it was asked, and nothing else (transit alone).

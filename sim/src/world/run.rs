@@ -14,7 +14,7 @@ use super::mutant::Mutant;
 use super::net::{Link, Net};
 use super::node::{Node, OTHER, PROVIDER, Shared};
 use super::panics::Panics;
-use super::plan::{Plan, Provider, What};
+use super::plan::{Plan, Provider, Trouble, What};
 use super::plugin::address;
 use super::random::Stream;
 use super::store::{Store, record};
@@ -237,10 +237,17 @@ fn heal(shared: &Arc<Shared>, nodes: &[Arc<Node>], plan: &Plan) {
             let [first, other] = [PROVIDER, OTHER].map(|name| Provider::Kms(name.to_owned()));
             node.configure(&[first, other, Provider::Identity]);
         }
-        if !node.has_apiserver() {
+    }
+    kms.heal();
+    for (number, node) in nodes.iter().enumerate() {
+        // What it was told wrongly is in its memory for a day.
+        let misled = plan
+            .events
+            .iter()
+            .any(|event| event.what == What::Kms { node: number, does: Trouble::UnwrapsWrongly });
+        if misled || !node.has_apiserver() {
             tokio::spawn(Arc::clone(node).start_apiserver());
         }
     }
-    kms.heal();
     history.push(Is::Healed);
 }

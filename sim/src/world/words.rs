@@ -90,6 +90,7 @@ pub fn trouble(does: Trouble) -> &'static str {
         Trouble::WrapDenied => "unwraps, but does not wrap",
         Trouble::UnwrapDenied => "wraps, but does not unwrap",
         Trouble::WrapsWithPrevious => "wraps with the key before the one asked for",
+        Trouble::UnwrapsWrongly => "unwraps something else than was wrapped",
         Trouble::DamagesCiphertexts => "damages what it wraps",
         Trouble::SaysNothing => "says success and nothing else",
         Trouble::Truncates => "cuts its answers in the middle",

@@ -5,6 +5,7 @@
 //! again is always safe.
 
 use std::collections::BTreeSet;
+use std::slice::Windows;
 
 use Act::{Behind, Elsewhere, Later, Login, Refuse};
 use ErrorKind::{
@@ -349,16 +350,24 @@ pub(super) fn forbids(error: &BackendError) -> bool {
 fn without_secrets(words: &str, secrets: &[&[u8]]) -> String {
     // A seed of 32 bytes has 44 characters; shorter words are names of fields, and of use.
     const REPEATED_MIN: usize = 16;
-    let parts: BTreeSet<_> =
-        secrets.iter().flat_map(|secret| secret.windows(REPEATED_MIN)).collect();
+    // Of the few words that are long enough, and not of the request, which may be a list of a hundred seeds.
+    fn parts(word: &str) -> Windows<'_, u8> {
+        word.as_bytes().windows(REPEATED_MIN)
+    }
+    let seen: BTreeSet<_> = words.split(|c| !part_of_word(c)).flat_map(parts).collect();
+    if seen.is_empty() {
+        return words.to_owned();
+    }
+    let all = secrets.iter().flat_map(|secret| secret.windows(REPEATED_MIN));
+    let repeated: BTreeSet<_> = all.filter(|part| seen.contains(part)).collect();
     let mut clean = String::with_capacity(words.len());
     let mut rest = words;
     while let Some(begin) = rest.find(part_of_word) {
         let end = rest[begin..].find(|c| !part_of_word(c)).map_or(rest.len(), |at| begin + at);
-        let word = &rest.as_bytes()[begin..end];
-        let repeated = word.windows(REPEATED_MIN).any(|window| parts.contains(window));
+        let word = &rest[begin..end];
+        let is_repeated = parts(word).any(|part| repeated.contains(part));
         clean.push_str(&rest[..begin]);
-        clean.push_str(if repeated { "…" } else { &rest[begin..end] });
+        clean.push_str(if is_repeated { "…" } else { word });
         rest = &rest[end..];
     }
     clean.push_str(rest);

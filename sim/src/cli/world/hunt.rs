@@ -1,8 +1,12 @@
 //! `kleidi-sim hunt | mutants | twice`: many runs.
 
-use std::process::{Command, ExitCode, Stdio};
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{HuntArgs, RunArgs, SizeArgs};
@@ -17,51 +21,101 @@ use crate::world::run::run;
 /// End of the program when two runs of one plan differ.
 const DIFFERS: u8 = 5;
 
-/// Seed after seed, each in a process of its own and twice: what fails first, or not the same twice.
+/// End of a hunt when a run was killed.
+const KILLED: u8 = 101;
+
+/// A hunt says how far it is after so many runs.
+const TELLS_EACH: u64 = 100;
+
+/// Seeds, each in a process of its own, some at a time: until one fails or it is enough.
 pub(in crate::cli) fn hunt(args: &HuntArgs) -> Result<ExitCode, String> {
     canary()?;
-    let begin = Instant::now();
     let seconds = args.seconds.or(args.seeds.is_none().then_some(60)).unwrap_or(u64::MAX);
-    let end = args.seeds.map_or(u64::MAX, |seeds| args.from.saturating_add(seeds));
-    let program = std::env::current_exe().map_err(|error| error.to_string())?;
-    let (mut seed, mut runs, mut worst) = (args.from, 0_u64, None);
-    let SizeArgs { nodes, hours } = args.size;
-    while begin.elapsed() < Duration::from_secs(seconds) && seed < end && worst.is_none() {
-        let mut children = Vec::new();
-        for _ in 0..args.jobs.max(1) {
-            if seed >= end {
-                break;
-            }
-            let turn = if seed % 5 == 4 { Profile::Transit } else { Profile::of(seed % 5) };
-            let name = args.profile.unwrap_or(turn).name();
-            let child = Command::new(&program)
-                .args(["run", "--profile", name])
-                .args(["--seed", &seed.to_string()])
-                .args(["--nodes", &nodes.to_string(), "--hours", &hours.to_string()])
-                .stdout(Stdio::piped())
-                .spawn()
-                .map_err(|error| error.to_string())?;
-            children.push((seed, child));
-            seed += 1;
+    let hunt = Hunt {
+        args,
+        program: std::env::current_exe().map_err(|error| error.to_string())?,
+        begin: Instant::now(),
+        lasts: Duration::from_secs(seconds),
+        end: args.seeds.map_or(u64::MAX, |seeds| args.from.saturating_add(seeds)),
+        next: AtomicU64::new(args.from),
+        runs: AtomicU64::new(0),
+        worst: Mutex::new(None),
+    };
+    let jobs = args.jobs.max(1);
+    thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(|| hunt.play());
         }
-        for (seed, child) in children {
-            let output = child.wait_with_output().map_err(|error| error.to_string())?;
-            runs += 1;
-            if !output.status.success() {
-                say(&String::from_utf8_lossy(&output.stdout));
-                say(&format!("seed {seed}: {}", output.status));
-                worst = worst.or(output.status.code().or(Some(101)));
+    });
+    hunt.tell();
+    match hunt.worst.into_inner() {
+        None => Ok(ExitCode::SUCCESS),
+        Some(Ok(code)) => Ok(ExitCode::from(code)),
+        Some(Err(fault)) => Err(fault),
+    }
+}
+
+struct Hunt<'a> {
+    args: &'a HuntArgs,
+    program: PathBuf,
+    begin: Instant,
+    lasts: Duration,
+    /// Before this seed it is enough.
+    end: u64,
+    next: AtomicU64,
+    runs: AtomicU64,
+    /// How the first one ended that failed, or why it could not be played.
+    worst: Mutex<Option<Result<u8, String>>>,
+}
+
+impl Hunt<'_> {
+    /// Plays seeds, one after another.
+    fn play(&self) {
+        while self.begin.elapsed() < self.lasts && self.worst.lock().is_none() {
+            let seed = self.next.fetch_add(1, Ordering::Relaxed);
+            if seed >= self.end {
+                return;
+            }
+            match self.run(seed) {
+                Ok(None) => {}
+                Ok(Some(code)) => _ = self.worst.lock().get_or_insert(Ok(code)),
+                Err(fault) => _ = self.worst.lock().get_or_insert(Err(fault)),
+            }
+            let runs = self.runs.fetch_add(1, Ordering::Relaxed) + 1;
+            if runs.is_multiple_of(TELLS_EACH) {
+                self.tell();
             }
         }
     }
-    let years = f64::from(u32::try_from(runs * hours).unwrap_or(u32::MAX)) / 24.0 / 365.0;
-    let minutes = begin.elapsed().as_secs_f64() / 60.0;
-    say(&format!(
-        "{runs} runs, {years:.2} years of cluster time in {minutes:.1} min with {} processes: {:.2} a minute",
-        args.jobs,
-        years / minutes
-    ));
-    Ok(worst.map_or(ExitCode::SUCCESS, |code| ExitCode::from(u8::try_from(code).unwrap_or(101))))
+
+    /// How it ended, if not well.
+    fn run(&self, seed: u64) -> Result<Option<u8>, String> {
+        let SizeArgs { nodes, hours } = self.args.size;
+        let turn = if seed % 5 == 4 { Profile::Transit } else { Profile::of(seed % 5) };
+        let output = Command::new(&self.program)
+            .args(["run", "--profile", self.args.profile.unwrap_or(turn).name()])
+            .args(["--seed", &seed.to_string()])
+            .args(["--nodes", &nodes.to_string(), "--hours", &hours.to_string()])
+            .output()
+            .map_err(|error| format!("{}: {error}", self.program.display()))?;
+        if output.status.success() {
+            return Ok(None);
+        }
+        let said = [output.stdout, output.stderr].concat();
+        say(&format!("{}seed {seed}: {}", String::from_utf8_lossy(&said), output.status));
+        Ok(Some(output.status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(KILLED)))
+    }
+
+    fn tell(&self) {
+        let (runs, hours) = (self.runs.load(Ordering::Relaxed), self.args.size.hours);
+        let years = f64::from(u32::try_from(runs * hours).unwrap_or(u32::MAX)) / 24.0 / 365.0;
+        let minutes = self.begin.elapsed().as_secs_f64() / 60.0;
+        let a_minute = years / minutes;
+        say(&format!(
+            "{runs} runs, {years:.2} years of cluster time in {minutes:.1} min: {a_minute:.3} a minute with {} at a time",
+            self.args.jobs
+        ));
+    }
 }
 
 /// A plan that has to fail: or failures are not seen.
@@ -74,18 +128,26 @@ fn canary() -> Result<(), String> {
     Err("sim/canary.toml has not failed: what fails is not seen".to_owned())
 }
 
-/// Each mutant, until it is caught.
-pub(in crate::cli) fn mutants(seeds: u64) -> ExitCode {
-    let mut survivors = 0;
-    for mutant in Mutant::ALL {
-        let name = format!("{mutant:?}");
-        if let Some((seeds, invariant)) = (0..seeds).find_map(|seed| caught(mutant, seed)) {
-            say(&format!("{name:22} {invariant:?} after {seeds} seeds"));
-        } else {
-            survivors += 1;
-            say(&format!("{name:22} SURVIVES {seeds} seeds"));
+/// Each mutant, until it is caught; some at a time.
+pub(in crate::cli) fn mutants(seeds: u64, jobs: usize) -> ExitCode {
+    let (next, survivors) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for _ in 0..jobs.max(1) {
+            scope.spawn(|| {
+                while let Some(mutant) = Mutant::ALL.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let name = format!("{mutant:?}");
+                    let found = (0..seeds).find_map(|seed| caught(*mutant, seed));
+                    if let Some((seeds, invariant)) = found {
+                        say(&format!("{name:22} {invariant:?} after {seeds} seeds"));
+                    } else {
+                        survivors.fetch_add(1, Ordering::Relaxed);
+                        say(&format!("{name:22} SURVIVES {seeds} seeds"));
+                    }
+                }
+            });
         }
-    }
+    });
+    let survivors = survivors.into_inner();
     say(&format!("{} mutants, {survivors} survive", Mutant::ALL.len()));
     ExitCode::from(u8::from(survivors > 0))
 }

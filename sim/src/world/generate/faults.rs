@@ -4,29 +4,29 @@ use crate::world::node::{OTHER, PROVIDER};
 use crate::world::plan::{Gate, Machine, Provider, SERVERS, Trouble, What};
 use crate::world::random::Stream;
 
-/// What happens one after another on a node, mostly a fault and its end.
-pub(super) type Draw = fn(&Stream, usize) -> Vec<What>;
+/// What happens one after another on a node, of so many, mostly a fault and its end.
+pub(super) type Draw = fn(&Stream, usize, usize) -> Vec<What>;
 
 /// So many objects may be changed behind the apiservers' backs.
 const OBJECTS: usize = 12;
 
 /// The groups of faults; a swarm has some of them.
-pub(super) const GROUPS: [Draw; 19] = [
-    |_, node| vec![What::PluginKilled { node }, What::PluginStarted { node }],
-    |_, node| vec![What::PluginStopped { node }, What::PluginStarted { node }],
-    |_, node| vec![What::ApiserverRestarted { node }],
-    |random, node| {
+pub(super) const GROUPS: [Draw; 21] = [
+    |_, node, _| vec![What::PluginKilled { node }, What::PluginStarted { node }],
+    |_, node, _| vec![What::PluginStopped { node }, What::PluginStarted { node }],
+    |_, node, _| vec![What::ApiserverRestarted { node }],
+    |random, node, _| {
         let is = [Gate::Missing, Gate::Refusing, Gate::Mute, Gate::Frozen][random.index(4)];
         vec![What::Socket { node, is }, What::Socket { node, is: Gate::Open }]
     },
-    |_, node| vec![What::Cut { node }],
-    |random, node| {
+    |_, node, _| vec![What::Cut { node }],
+    |random, node, _| {
         let delay_ms = [0, 20, 700, 1400][random.index(4)];
         let piece = [1 << 16, 1, 9, 100][random.index(4)];
         let well = What::Slow { node, delay_ms: 0, piece: 1 << 16 };
         vec![What::Slow { node, delay_ms, piece }, well]
     },
-    |random, node| {
+    |random, node, _| {
         let all = [
             Trouble::Unreachable,
             Trouble::Hangs,
@@ -40,19 +40,19 @@ pub(super) const GROUPS: [Draw; 19] = [
         let does = all[random.index(all.len())];
         vec![What::Kms { node, does }, What::Kms { node, does: Trouble::None }]
     },
-    |random, node| {
+    |random, node, _| {
         let ms = [400, 1200, 2400, 2600, 4900, 5100][random.index(6)];
         vec![What::KmsTakes { node, ms }, What::KmsTakes { node, ms: 2 }]
     },
-    |random, node| {
+    |random, node, _| {
         let ms = [100, 5_000, 120_000][random.index(3)];
         vec![What::KmsLag { node, ms }, What::KmsLag { node, ms: 0 }]
     },
-    |_, _| vec![What::Rotated],
+    |_, _, _| vec![What::Rotated],
     // As the manual has a migration.
-    |_, node| vec![What::Rewritten { node }, What::OldDestroyed],
-    |_, _| vec![What::OldDisabled, What::OldEnabled],
-    |random, _| {
+    |_, node, _| vec![What::Rewritten { node }, What::OldDestroyed],
+    |_, _, _| vec![What::OldDisabled, What::OldEnabled],
+    |random, _, _| {
         let [one, other] = [random.index(OBJECTS), random.index(OBJECTS)];
         vec![match random.below(4) {
             0 => What::Flipped { object: one, bit: random.index(4096) },
@@ -61,9 +61,9 @@ pub(super) const GROUPS: [Draw; 19] = [
             _ => What::RolledBack { object: one },
         }]
     },
-    |_, node| vec![What::Burst { node }],
+    |_, node, _| vec![What::Burst { node }],
     // A rotation while a node cannot see it.
-    |_, node| {
+    |_, node, _| {
         let does = Trouble::Unreachable;
         vec![
             What::Kms { node, does },
@@ -73,7 +73,7 @@ pub(super) const GROUPS: [Draw; 19] = [
         ]
     },
     // A lie, just when somebody asks.
-    |_, node| {
+    |_, node, _| {
         vec![
             What::Rotated,
             What::Kms { node, does: Trouble::WrapsWithPrevious },
@@ -82,7 +82,7 @@ pub(super) const GROUPS: [Draw; 19] = [
         ]
     },
     // A KMS that is away just when somebody asks.
-    |random, node| {
+    |random, node, _| {
         let does = [Trouble::Hangs, Trouble::Unreachable, Trouble::Throttled][random.index(3)];
         vec![
             What::Kms { node, does },
@@ -92,21 +92,42 @@ pub(super) const GROUPS: [Draw; 19] = [
         ]
     },
     // As one does who starts to encrypt, or gives it up for a while.
-    |_, node| {
+    |_, node, _| {
         let [first, other] = names();
         let clear = vec![Provider::Identity, first.clone(), other.clone()];
         let kms = vec![first, other, Provider::Identity];
         vec![What::Configured { node, providers: clear }, What::Configured { node, providers: kms }]
     },
     // A plugin that is in a loop of ends.
-    |_, node| {
+    |_, node, _| {
         let one = [What::PluginKilled { node }, What::PluginStarted { node }];
         [one.clone(), one.clone(), one].concat()
+    },
+    // What an apiserver has been told wrongly it believes for a day, unless it is started anew.
+    |_, node, _| {
+        let does = Trouble::UnwrapsWrongly;
+        vec![
+            What::Kms { node, does },
+            What::Burst { node },
+            What::Kms { node, does: Trouble::None },
+            What::ApiserverRestarted { node },
+        ]
+    },
+    // A provider gets another name: first all can read what is under it, then all write so, and back.
+    |_, _, nodes| {
+        let [first, other] = names();
+        let orders =
+            [[first.clone(), other.clone()], [other.clone(), first.clone()], [first, other]];
+        let all = |order: [Provider; 2]| {
+            let providers = [&order[..], &[Provider::Identity]].concat();
+            (0..nodes).map(move |node| What::Configured { node, providers: providers.clone() })
+        };
+        orders.into_iter().flat_map(all).collect()
     },
 ];
 
 /// The same with transit: what happens to plugins and apiservers, and what servers and the ways to them do.
-pub(super) const TRANSIT: [Draw; 25] = [
+pub(super) const TRANSIT: [Draw; 27] = [
     GROUPS[0],
     GROUPS[1],
     GROUPS[2],
@@ -123,8 +144,10 @@ pub(super) const TRANSIT: [Draw; 25] = [
     GROUPS[16],
     GROUPS[17],
     GROUPS[18],
+    GROUPS[19],
+    GROUPS[20],
     // What only a server can answer, just when somebody asks.
-    |random, node| {
+    |random, node, _| {
         let all = [Trouble::DamagesCiphertexts, Trouble::SaysNothing, Trouble::Truncates];
         vec![
             What::Kms { node, does: all[random.index(all.len())] },
@@ -134,7 +157,7 @@ pub(super) const TRANSIT: [Draw; 25] = [
         ]
     },
     // A restored key is rotated, so that there are two of one number.
-    |_, node| {
+    |_, node, _| {
         vec![
             What::BackedUp,
             What::Rotated,
@@ -144,27 +167,27 @@ pub(super) const TRANSIT: [Draw; 25] = [
             What::ApiserverRestarted { node },
         ]
     },
-    |random, _| {
+    |random, _, _| {
         let server = random.index(SERVERS);
         let all =
             [Machine::Killed, Machine::Stopped, Machine::Hung, Machine::Sealed, Machine::Failing];
         let is = all[random.index(all.len())];
         vec![What::Server { server, is }, What::Server { server, is: Machine::Up }]
     },
-    |random, _| {
+    |random, _, _| {
         let server = random.index(SERVERS);
         let ms = [150, 350, 2_000, 30_000][random.index(4)];
         vec![What::ServerLag { server, ms }, What::ServerLag { server, ms: 40 }]
     },
-    |random, node| {
+    |random, node, _| {
         let server = random.index(SERVERS);
         let is = [Gate::Missing, Gate::Refusing, Gate::Mute, Gate::Frozen][random.index(4)];
         vec![What::Route { node, server, is }, What::Route { node, server, is: Gate::Open }]
     },
-    |_, _| vec![What::SteppedDown],
-    |_, _| vec![What::TokensRevoked],
-    |_, _| vec![What::KeyMadeAnew],
-    |_, _| vec![What::BackedUp, What::Restored],
+    |_, _, _| vec![What::SteppedDown],
+    |_, _, _| vec![What::TokensRevoked],
+    |_, _, _| vec![What::KeyMadeAnew],
+    |_, _, _| vec![What::BackedUp, What::Restored],
 ];
 
 /// Both names of the plugin.

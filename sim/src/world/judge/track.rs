@@ -24,6 +24,9 @@ pub(super) struct Track {
     takes_ms: u64,
     lag_ms: u64,
     pub(super) trouble: Trouble,
+    /// Since when its apiserver may have a seed in memory that is none: it asks for each once, and keeps what it gets
+    /// for a day.
+    misled: Option<u64>,
     /// Since when the KMS does to it what it does.
     pub(super) trouble_since: u64,
     /// When something happened to it last.
@@ -46,6 +49,7 @@ const HEALTHY: Track = Track {
     takes_ms: 0,
     lag_ms: 0,
     trouble: Trouble::None,
+    misled: None,
     trouble_since: 0,
     changed: 0,
     way_changed: 0,
@@ -147,6 +151,9 @@ impl Tracks {
     pub(super) fn event(&mut self, at_ms: u64, what: &What) {
         self.kms_event(at_ms, what);
         let Some(node) = what.node().and_then(|node| self.nodes.get_mut(node)) else { return };
+        if let What::ApiserverRestarted { .. } = what {
+            node.misled = (node.trouble == Trouble::UnwrapsWrongly).then_some(at_ms);
+        }
         // Whatever asks it for something has to get it.
         if let What::Rewritten { .. } | What::Burst { .. } | What::ApiserverRestarted { .. } = what
         {
@@ -165,6 +172,9 @@ impl Tracks {
             }
             What::Kms { does, .. } if node.trouble != *does => {
                 (node.trouble, node.trouble_since) = (*does, at_ms);
+                if *does == Trouble::UnwrapsWrongly {
+                    node.misled = Some(at_ms);
+                }
             }
             What::KmsTakes { ms, .. } => node.takes_ms = *ms,
             What::KmsLag { ms, .. } => node.lag_ms = *ms,
@@ -232,6 +242,7 @@ impl Tracks {
                 && node.takes_ms <= TAKES_MS
                 && node.lag_ms == 0
                 && node.trouble == Trouble::None
+                && node.misled.is_none()
                 && at_ms >= node.changed + self.settles_ms
         })
     }

@@ -9,6 +9,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
+use super::super::another;
 use super::ring::Ring;
 use super::{Cluster, KEY, ROLE_ID, SECRET_ID, State};
 use crate::world::history::Is;
@@ -145,7 +146,8 @@ impl Cluster {
             }
             "decrypt" => {
                 policy(&[Trouble::UnwrapDenied])?;
-                decrypt(state.ring(serves), &body)
+                let wrongly = trouble == Trouble::UnwrapsWrongly;
+                decrypt(state.ring(serves), &body, wrongly)
             }
             _ => Err(Stop::new(
                 StatusCode::NOT_FOUND,
@@ -249,13 +251,17 @@ fn is_well(machine: Machine, trouble: Trouble) -> Result<(), Stop> {
 }
 
 /// One ciphertext, or several, of which each can fail by itself: then the status is 400, and the body is that
-/// of a success.
-fn decrypt(ring: &Ring, body: &Value) -> Result<String, Stop> {
+/// of a success. What comes out is something else if it does so wrongly.
+fn decrypt(ring: &Ring, body: &Value, wrongly: bool) -> Result<String, Stop> {
     let one = |item: &Value| -> Result<String, String> {
         let ciphertext = item["ciphertext"].as_str().filter(|text| !text.is_empty());
         let ciphertext = ciphertext.ok_or("missing ciphertext to decrypt")?;
         let aad = bytes(item, "associated_data")?;
-        Ok(STANDARD.encode(ring.decrypt(ciphertext, &aad)?))
+        let mut seed = ring.decrypt(ciphertext, &aad)?;
+        if wrongly {
+            another(&mut seed);
+        }
+        Ok(STANDARD.encode(seed))
     };
     let Some(items) = body["batch_input"].as_array() else {
         return Ok(data(&json!({ "plaintext": one(body)? })));
