@@ -35,6 +35,7 @@ mod bao_cluster;
 pub mod built;
 mod certificates;
 pub mod components;
+mod container;
 mod counting_proxy;
 mod etcd;
 mod guard;

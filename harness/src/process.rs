@@ -11,13 +11,15 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::poll::{PATIENCE, eventually, within};
-use crate::{Stage, guard};
+use crate::{Stage, container, guard};
 
 /// A running process; killed when dropped, and when this process ends, however it ends.
 #[derive(Debug)]
 pub struct Process {
     name: String,
     child: Child,
+    /// Of the program: not that of `child`, if it is in a container.
+    pid: u32,
     log: PathBuf,
     status: Option<ExitStatus>,
 }
@@ -31,6 +33,8 @@ impl Process {
     #[must_use]
     pub fn spawn(stage: &Stage, name: &str, command: &mut Command) -> Self {
         let log = stage.path(&format!("{name}.log"));
+        let mut contained = container::contained(stage, command);
+        let command = contained.as_mut().map_or(command, |contained| &mut contained.command);
         let mut spawn = || -> io::Result<Child> {
             let out = File::options().create(true).append(true).open(&log)?;
             command
@@ -42,9 +46,10 @@ impl Process {
                 .spawn()
         };
         match spawn() {
-            Ok(child) => {
-                guard::watch(child.id());
-                Self { name: name.to_owned(), child, log, status: None }
+            Ok(mut child) => {
+                let pid = contained.map_or(child.id(), |contained| contained.pid(&mut child));
+                guard::watch(pid);
+                Self { name: name.to_owned(), child, pid, log, status: None }
             }
             Err(error) => panic!("cannot start {name} ({command:?}): {error}"),
         }
@@ -53,7 +58,7 @@ impl Process {
     /// Its process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.pid
     }
 
     /// All it has printed so far.
@@ -69,7 +74,7 @@ impl Process {
         if self.status.is_none() {
             self.status = self.child.try_wait().ok().flatten();
             if self.status.is_some() {
-                guard::release(self.child.id());
+                guard::release(self.pid);
             }
         }
         self.status
@@ -77,7 +82,7 @@ impl Process {
 
     /// Sends a signal; that it has ended already is no error.
     pub fn signal(&self, signal: Signal) {
-        if let Ok(pid) = i32::try_from(self.child.id()) {
+        if let Ok(pid) = i32::try_from(self.pid) {
             let _ = kill(Pid::from_raw(pid), signal);
         }
     }
@@ -163,10 +168,12 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // A stopped process gets the signal, too.
-        let _ = self.child.kill();
+        if self.ended().is_none() {
+            // A stopped process gets it, too.
+            self.signal(Signal::SIGKILL);
+        }
         let _ = self.child.wait();
-        guard::release(self.child.id());
+        guard::release(self.pid);
     }
 }
 
