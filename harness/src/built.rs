@@ -82,31 +82,49 @@ pub fn pkcs11_shim() -> PathBuf {
     build(OTHERS, "libkleidi_pkcs11_shim.so")
 }
 
+/// A command in the checkout's root, which may call cargo: it builds where this test was built.
+///
+/// # Panics
+///
+/// If this is no test of cargo's.
+#[must_use]
+pub fn script(path: &str) -> Command {
+    let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path));
+    as_built(&mut command);
+    command
+}
+
 /// Builds a target as this test was built, and gives the path of `file` in the target directory.
 fn build(target: &[&str], file: &str) -> PathBuf {
     // One cargo at a time: the others would only wait for its lock.
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    // …/target/<profile>/deps/<this test>
-    let this = std::env::current_exe().expect("a test knows its own path");
-    let profile = this.ancestors().find(|path| path.join(".fingerprint").is_dir());
-    let profile = profile.expect("a test is in target/<profile>");
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
+    let profile = as_built(&mut cargo);
     cargo.args(["build", "--quiet"]).args(target);
     if profile.file_name().is_some_and(|profile| profile == "release") {
         cargo.arg("--release");
     }
-    cargo.env("CARGO_TARGET_DIR", profile.parent().expect("target/<profile>"));
+    let status = cargo.status().expect("cargo can be run");
+    assert!(status.success(), "cannot build {target:?}");
+    profile.join(file)
+}
+
+/// Lets a command build in the target directory of this test; gives that of its profile.
+fn as_built(command: &mut Command) -> PathBuf {
+    // …/target/<profile>/deps/<this test>
+    let this = std::env::current_exe().expect("a test knows its own path");
+    let profile = this.ancestors().find(|path| path.join(".fingerprint").is_dir());
+    let profile = profile.expect("a test is in target/<profile>");
+    command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
+    command.env("CARGO_TARGET_DIR", profile.parent().expect("target/<profile>"));
     // What cargo tells a test about its package is not about what is built here: build scripts that
     // look at it would run again, and half of the dependencies with them.
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
         if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
-            cargo.env_remove(&*name);
+            command.env_remove(&*name);
         }
     }
-    let status = cargo.status().expect("cargo can be run");
-    assert!(status.success(), "cannot build {target:?}");
-    profile.join(file)
+    profile.to_owned()
 }

@@ -16,6 +16,8 @@ use crate::{Stage, components};
 #[derive(Debug)]
 pub struct Etcd {
     binary: PathBuf,
+    stage: Stage,
+    command: Command,
     http: Http,
     port: u16,
     /// The process.
@@ -38,13 +40,26 @@ impl Etcd {
         command.args(["--initial-cluster", &format!("default={peer_url}")]);
         // The data is thrown away, and disks of test machines are slow.
         command.arg("--unsafe-no-fsync");
-        let mut process = Process::spawn(stage, "etcd-log", &mut command);
-        let http = Http::new(port, None, None);
-        process.wait_ready(|| match http.send("GET", "/health", None)? {
+        let process = Process::spawn(stage, "etcd-log", &mut command);
+        let (stage, http) = (stage.clone(), Http::new(port, None, None));
+        let mut etcd = Self { binary, stage, command, http, port, process };
+        etcd.wait_ready();
+        Some(etcd)
+    }
+
+    /// Kills it, and starts it again with what is stored, on the same port.
+    pub fn restart(&mut self) {
+        self.process.kill();
+        self.process = Process::spawn(&self.stage, "etcd-log", &mut self.command);
+        self.wait_ready();
+    }
+
+    fn wait_ready(&mut self) {
+        let http = &self.http;
+        self.process.wait_ready(|| match http.send("GET", "/health", None)? {
             answer if answer.body.contains("\"true\"") => Ok(()),
             answer => Err(answer.body),
         });
-        Some(Self { binary, http, port, process })
     }
 
     /// Where it listens, for kube-apiserver.

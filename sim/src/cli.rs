@@ -20,7 +20,7 @@ use crate::store::Store;
 use args::{ApiserverArgs, Args, Program};
 
 /// Runs the program: 0 if all commands succeeded, 1 if one failed, 2 if it was called wrongly or could not
-/// start.
+/// start (the README's table).
 #[must_use]
 pub fn main() -> ExitCode {
     let outcome = match Args::parse().program {

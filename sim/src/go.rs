@@ -38,7 +38,7 @@ fn escape(character: char, text: &mut String) {
 }
 
 /// `strconv.IsPrint`: letters, marks, numbers, punctuation, symbols, and the ASCII space.
-fn is_printable(character: char) -> bool {
+pub(crate) fn is_printable(character: char) -> bool {
     character == ' '
         || !matches!(
             get_general_category(character),

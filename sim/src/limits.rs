@@ -15,11 +15,11 @@ pub const DEK_SOURCE_BYTES_MAX: usize = 1024;
 /// Most bytes of annotations, keys and values together, inclusive.
 pub const ANNOTATIONS_BYTES_MAX: usize = 32 * 1024;
 
-/// Longest annotation key in bytes.
-const NAME_BYTES_MAX: usize = 253;
+/// Longest annotation key in bytes; and longest name of an object.
+pub(crate) const NAME_BYTES_MAX: usize = 253;
 
-/// Longest label of an annotation key in bytes.
-const LABEL_BYTES_MAX: usize = 63;
+/// Longest label of an annotation key in bytes; and longest name of a namespace.
+pub(crate) const LABEL_BYTES_MAX: usize = 63;
 
 /// Why a key_id is refused; the words are upstream's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -119,7 +119,7 @@ fn domain_name(key: &str) -> Option<String> {
 }
 
 /// `[a-z0-9]([-a-z0-9]*[a-z0-9])?`
-fn is_label(label: &str) -> bool {
+pub(crate) fn is_label(label: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let bytes = label.as_bytes();
     match (bytes.first(), bytes.last()) {

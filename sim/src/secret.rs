@@ -8,8 +8,13 @@ use std::collections::BTreeMap;
 
 use prost::Message as _;
 
+pub mod valid;
+
 /// What every object in protobuf begins with.
 const MAGIC: &[u8] = b"k8s\0";
+
+/// The type of a Secret of which nothing is known.
+pub const OPAQUE: &str = "Opaque";
 
 /// A Secret, as far as it is modelled.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +29,7 @@ pub struct Secret {
     pub created: i64,
     /// Its content.
     pub data: BTreeMap<String, Vec<u8>>,
-    /// `Opaque`, or what else it is for.
+    /// [`OPAQUE`], or what else it is for.
     pub kind: String,
     /// Who has set the content.
     pub manager: Option<Manager>,

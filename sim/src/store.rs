@@ -13,7 +13,7 @@ use crate::edges::Edges;
 use crate::envelope::Read;
 use crate::etcd::{Etcd, Pair};
 use crate::object;
-use crate::secret::{Manager, Secret};
+use crate::secret::{Manager, OPAQUE, Secret};
 
 /// How often an update that somebody else was faster than is tried again.
 const ATTEMPTS: usize = 5;
@@ -54,7 +54,7 @@ pub struct Found {
 }
 
 impl Store {
-    /// Sets a Secret's content.
+    /// Sets a Secret's content; an error if the API would not take it.
     pub async fn put(
         &mut self,
         namespace: &str,
@@ -66,19 +66,28 @@ impl Store {
             let manager = Some(Manager { name: "kleidi-sim".to_owned(), time: now });
             let Some(old) = old else {
                 let (namespace, name) = (namespace.to_owned(), name.to_owned());
-                let (data, kind) = (data.clone(), "Opaque".to_owned());
+                let (data, kind) = (data.clone(), OPAQUE.to_owned());
                 let secret = Secret { namespace, name, uid, created: now, data, kind, manager };
-                return Ok(secret.encode());
+                return secret.validate().map(|()| secret.encode());
             };
             let secret = Secret::decode(old)?;
             if secret.data == *data {
                 return Ok(old.to_vec());
             }
+            let refused = |why: &str| {
+                Err(format!("{namespace}/{name} is not changed: {why}; change it through the API"))
+            };
             if secret.encode() != old {
-                let why = "it has labels, annotations or owners, which would be lost; change it through the API";
-                return Err(format!("{namespace}/{name} is not changed: {why}"));
+                return refused("it has labels, annotations or owners, which would be lost");
             }
-            Ok(Secret { data: data.clone(), manager, ..secret }.encode())
+            if secret.kind != OPAQUE {
+                return refused(&format!(
+                    "its type is {}, of which the API may demand certain keys",
+                    secret.kind
+                ));
+            }
+            let secret = Secret { data: data.clone(), manager, ..secret };
+            secret.validate().map(|()| secret.encode())
         })
         .await
     }

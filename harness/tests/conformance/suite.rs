@@ -51,6 +51,7 @@ pub fn conforms(stage: &Stage, name: &str, nodes: Nodes, kms: impl Kms + Send, c
         .args(["--implementation", name, "--implementation-version", env!("CARGO_PKG_VERSION")])
         .args(["--implementation-url", env!("CARGO_PKG_REPOSITORY")])
         .args(["--reproduce", "ci/setup && sim/conformance/reports/make kleidi"])
+        .args(["--report", &format!("junit:{}", stage.path("out.xml").display())])
         .args(["--report", &format!("json:{}", path("json"))])
         .args(["--report", &format!("markdown:{}", path("md"))]);
     let (flag, ids, count) = match checks {
@@ -79,4 +80,11 @@ pub fn conforms(stage: &Stage, name: &str, nodes: Nodes, kms: impl Kms + Send, c
         assert_eq!(check["verdict"], wanted, "{}\n{said}", check["id"]);
     }
     assert_eq!(output.status.code(), Some(0), "{said}");
+    // What a CI server is told: as much, and nothing that it would take for a failure.
+    let junit = std::fs::read_to_string(stage.path("out.xml")).expect("a report in JUnit's form");
+    let cases = checks.iter().map(|check| format!("<testcase name={} ", check["id"]));
+    for case in cases {
+        assert_eq!(junit.matches(&case).count(), 1, "{case}: {junit}");
+    }
+    assert!(!junit.contains("<failure") && !junit.contains("<error"), "{junit}");
 }

@@ -4,6 +4,7 @@
 
 mod client;
 mod compare;
+mod demo;
 mod http2;
 mod plugin;
 mod program;

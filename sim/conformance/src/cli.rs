@@ -3,6 +3,7 @@
 mod args;
 mod deliver;
 mod plan;
+mod wait;
 
 use std::fs;
 use std::io::Write as _;
@@ -58,7 +59,7 @@ pub fn main() -> ExitCode {
                 say(&text);
                 Exit::Conformant.into()
             }
-            Err(error) => complain(&error, Exit::Failed),
+            Err(error) => complain(&error, Exit::Inconclusive),
         },
     }
 }
@@ -84,10 +85,10 @@ fn act(args: RunArgs, runtime: &tokio::runtime::Runtime) -> Result<Exit, String>
     if !destinations.iter().any(|destination| destination.path.is_none()) {
         destinations.push(Destination { format: Format::Text, path: None });
     }
-    let limit = args.deadline;
+    let (limit, wait) = (args.deadline, args.wait);
     let plan = plan::plan(args, selected)?;
     let opened = deliver::open(destinations)?;
-    let report = runtime.block_on(carry_out(plan, limit))?;
+    let report = runtime.block_on(carry_out(plan, limit, wait))?;
     let delivered = deliver::deliver(&report, opened);
     Ok(match (delivered, report.exit()) {
         (Ok(()), exit) => exit,
@@ -100,8 +101,8 @@ fn act(args: RunArgs, runtime: &tokio::runtime::Runtime) -> Result<Exit, String>
     })
 }
 
-/// Runs the plan until its end, its deadline or a signal.
-async fn carry_out(plan: Plan, limit: Duration) -> Result<Report, String> {
+/// Waits for plugins that do not listen yet; runs the plan until its end, its deadline or a signal.
+async fn carry_out(plan: Plan, limit: Duration, wait: Duration) -> Result<Report, String> {
     let end = Interruption::after_or_signal(limit)
         .map_err(|error| format!("cannot catch signals: {error}"))?;
     let mut cut_off = end.clone();
@@ -109,6 +110,9 @@ async fn carry_out(plan: Plan, limit: Duration) -> Result<Report, String> {
         let why = cut_off.reached().await;
         warn(&format!("{why}; what hooks did is undone before the end"));
     });
+    if !wait.is_zero() {
+        wait::until_listening(&plan.settings.endpoints, wait, end.clone()).await;
+    }
     let report = runner::run(plan, end).await;
     told.abort();
     Ok(report)

@@ -21,7 +21,7 @@ use mutant::Fault;
 pub enum Command {
     /// Serve on DIR/NAME.sock until SIGTERM.
     Serve(Instance),
-    /// Serve in the background, and wait until it listens; the log is DIR/NAME.log.
+    /// Serve in the background, unless it runs, and wait until it listens; the log is DIR/NAME.log.
     Start(Start),
     /// SIGTERM, and wait for the end.
     Stop(Instance),
@@ -47,7 +47,7 @@ pub enum Command {
 #[derive(Debug, Clone, clap::Args)]
 pub struct Instance {
     /// Directory of the keyring, the sockets and the logs.
-    #[arg(long)]
+    #[arg(long, value_parser = directory)]
     pub dir: PathBuf,
     /// Which of several plugins with this keyring.
     #[arg(long, default_value = "a")]
@@ -75,7 +75,7 @@ pub struct Start {
 #[derive(Debug, Clone, clap::Args)]
 pub struct Keys {
     /// Its directory.
-    #[arg(long)]
+    #[arg(long, value_parser = directory)]
     pub dir: PathBuf,
 }
 
@@ -102,4 +102,14 @@ fn change(
 ) -> Result<String, String> {
     let changed = Keyring::open(&keys.dir).and_then(|ring| change(&ring));
     changed.map(|()| String::new()).map_err(|error| format!("{}: {error}", keys.dir.display()))
+}
+
+/// The path of a directory that is there.
+fn directory(path: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(path);
+    if path.is_dir() {
+        Ok(path)
+    } else {
+        Err("it is no directory; make it with mkdir -m 700".to_owned())
+    }
 }

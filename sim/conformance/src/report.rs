@@ -91,7 +91,7 @@ pub struct Implementation {
 /// A profile's sums.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProfileReport {
-    /// The greatest verdict of its checks.
+    /// The greatest verdict of its checks; those that are not applicable have no say.
     pub result: Verdict,
     /// Of its MUSTs.
     pub must: Counts,
@@ -158,6 +158,13 @@ impl CheckReport {
         }
     }
 
+    /// Whether it asks for something that the plugin rightly does not have.
+    #[must_use]
+    pub fn is_not_applicable(&self) -> bool {
+        self.verdict == Verdict::NotRun
+            && self.reason.as_deref().is_some_and(|reason| reason.starts_with(NOT_APPLICABLE))
+    }
+
     /// Whether it counts against the plugin.
     #[must_use]
     pub fn counts(&self, strict: bool) -> bool {
@@ -172,13 +179,12 @@ impl Report {
     pub fn sum_up(&mut self) {
         self.profiles.clear();
         for check in &self.checks {
-            let profile = self.profiles.entry(check.profile).or_insert(ProfileReport {
-                result: Verdict::Passed,
+            let profile = self.profiles.entry(check.profile).or_insert_with(|| ProfileReport {
+                result: result(&self.checks, check.profile),
                 must: Counts::default(),
                 should: Counts::default(),
                 info: Counts::default(),
             });
-            profile.result = profile.result.max(check.verdict);
             let counts = match check.level {
                 Level::Must => &mut profile.must,
                 Level::Should => &mut profile.should,
@@ -225,7 +231,7 @@ impl Report {
         }
         let open = |check: &CheckReport| {
             check.verdict == Verdict::NotRun
-                && !check.reason.as_deref().unwrap_or_default().starts_with(NOT_APPLICABLE)
+                && !check.is_not_applicable()
                 && (check.level == Level::Must || self.strict && check.level == Level::Should)
         };
         if self.checks.iter().any(open) { Exit::Inconclusive } else { Exit::Conformant }
@@ -264,6 +270,13 @@ impl Report {
         }
         format!("conformant but for {}", buts.join(" and "))
     }
+}
+
+/// Of a profile: the greatest verdict. Where nothing is applicable, nothing was run.
+fn result(checks: &[CheckReport], profile: Profile) -> Verdict {
+    let judged =
+        checks.iter().filter(|check| check.profile == profile && !check.is_not_applicable());
+    judged.map(|check| check.verdict).max().unwrap_or(Verdict::NotRun)
 }
 
 #[cfg(test)]
@@ -323,7 +336,7 @@ pub(crate) mod tests {
             expectations: Expectations {
                 stale: vec!["status.healthz-ok".to_owned()],
                 used: vec!["encrypt.annotations-fqdn".to_owned()],
-                unused: vec![],
+                unused: vec!["decrypt.swapped-annotations".to_owned()],
             },
             troubles: vec!["the run's deadline passed".to_owned()],
         };
@@ -376,6 +389,25 @@ pub(crate) mod tests {
         strict.troubles.push("x".to_owned());
         assert_eq!(strict.exit(), Exit::Inconclusive);
     }
+
+    #[test]
+    fn what_is_not_applicable_leaves_no_doubt_about_a_profile() {
+        let mut report = of(&[
+            ("status.version", Verdict::Passed),
+            ("decrypt.swapped-annotations", Verdict::NotRun),
+        ]);
+        let result = |report: &mut Report| {
+            report.sum_up();
+            report.profiles[&Profile::Core].result
+        };
+        assert_eq!(result(&mut report), Verdict::NotRun);
+        report.checks[1].reason = Some("not applicable: it has none".to_owned());
+        assert_eq!(result(&mut report), Verdict::Passed);
+        assert_eq!(report.profiles[&Profile::Core].should.not_run, 1);
+        report.checks.remove(0);
+        assert_eq!(result(&mut report), Verdict::NotRun, "nothing was judged");
+    }
+
     #[test]
     fn what_was_excused_is_part_of_the_conclusion() {
         let mut report = of(&[

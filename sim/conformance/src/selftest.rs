@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::catalogue;
 use crate::cli::say;
-use crate::reference::mutant::{Also, MUTANTS, Mutant};
+use crate::reference::mutant::{Also, Fault, MUTANTS, Mutant};
 use crate::report::Report;
 use crate::verdict::Verdict;
 use stage::Stage;
@@ -24,8 +24,8 @@ use table::Green;
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// Only these mutants, beside the reference.
-    #[arg(long, value_name = "NAME")]
-    mutant: Vec<String>,
+    #[arg(long, value_name = "NAME", hide_possible_values = true)]
+    mutant: Vec<Fault>,
     /// How many plugins at a time; they mostly wait.
     #[arg(long, value_name = "NUMBER", default_value_t = 24)]
     jobs: usize,
@@ -87,7 +87,7 @@ pub async fn run(args: Args) -> Result<bool, String> {
         Some(binary) => binary,
         None => std::env::current_exe().map_err(|error| error.to_string())?,
     };
-    let mutants = chosen(&args.mutant)?;
+    let mutants = chosen(&args.mutant);
     let reference = tokio::spawn(reference(binary.clone(), args.seed));
     let mut caught = together(&binary, mutants, &args).await?;
     let mut green = reference.await.map_err(|error| error.to_string())??;
@@ -127,14 +127,10 @@ async fn again(first: &Wrong, alone: impl AsyncFn() -> Option<Wrong>) -> Option<
     None
 }
 
-/// The mutants with these names; without names, all.
-fn chosen(names: &[String]) -> Result<Vec<&'static Mutant>, String> {
-    let exists = |name: &String| MUTANTS.iter().any(|mutant| mutant.fault.name() == *name);
-    if let Some(name) = names.iter().find(|name| !exists(name)) {
-        return Err(format!("there is no mutant {name:?}"));
-    }
-    let wanted = |mutant: &&Mutant| names.is_empty() || names.contains(&mutant.fault.name());
-    Ok(MUTANTS.iter().filter(wanted).collect())
+/// The mutants with these faults; without any, all.
+fn chosen(faults: &[Fault]) -> Vec<&'static Mutant> {
+    let wanted = |mutant: &&Mutant| faults.is_empty() || faults.contains(&mutant.fault);
+    MUTANTS.iter().filter(wanted).collect()
 }
 
 /// Runs the checks against the reference.

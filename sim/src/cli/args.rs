@@ -3,8 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use clap::{Parser, Subcommand};
 
+use crate::secret::valid;
 use crate::version::Version;
 
 /// A model of kube-apiserver as a KMS v2 plugin meets it
@@ -121,11 +124,11 @@ pub(super) enum Command {
     Put {
         /// NAMESPACE/NAME
         secret: Name,
-        /// KEY=VALUE
+        /// KEY=VALUE, or KEY:base64=VALUE
         #[arg(required = true)]
         data: Vec<Entry>,
     },
-    /// Print a Secret's content
+    /// Print a Secret's content: KEY=VALUE, or KEY:base64=VALUE if the value is not one line of text
     Get {
         /// NAMESPACE/NAME
         secret: Name,
@@ -133,11 +136,13 @@ pub(super) enum Command {
     /// List Secrets: what they are encrypted with, whether that is stale, whether they can be read
     List {
         /// Of this namespace alone
+        #[arg(value_parser = namespace)]
         namespace: Option<String>,
     },
     /// Write Secrets back as they are, which moves those that are stale to the present key
     Rewrite {
         /// Of this namespace alone
+        #[arg(value_parser = namespace)]
         namespace: Option<String>,
     },
     /// Say what /healthz/kms-providers says
@@ -148,6 +153,10 @@ pub(super) enum Command {
         #[arg(value_parser = humantime::parse_duration)]
         time: Duration,
     },
+}
+
+fn namespace(name: &str) -> Result<String, String> {
+    valid::namespace(name).map(|()| name.to_owned())
 }
 
 /// A Secret's name.
@@ -162,10 +171,12 @@ impl std::str::FromStr for Name {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once('/') {
-            Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => {
+            Some((namespace, name)) => {
+                valid::namespace(namespace)?;
+                valid::name(name)?;
                 Ok(Self { namespace: namespace.to_owned(), name: name.to_owned() })
             }
-            _ => Err("a Secret is named NAMESPACE/NAME".to_owned()),
+            None => Err("a Secret is named NAMESPACE/NAME".to_owned()),
         }
     }
 }
@@ -174,7 +185,7 @@ impl std::str::FromStr for Name {
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub(super) key: String,
-    pub(super) value: String,
+    pub(super) value: Vec<u8>,
 }
 
 impl std::str::FromStr for Entry {
@@ -182,6 +193,32 @@ impl std::str::FromStr for Entry {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (key, value) = text.split_once('=').ok_or("an entry is KEY=VALUE")?;
-        Ok(Self { key: key.to_owned(), value: value.to_owned() })
+        // No key has a colon.
+        let (key, value) = match key.strip_suffix(":base64") {
+            Some(key) => (key, STANDARD.decode(value).map_err(|error| format!("{key}: {error}"))?),
+            None => (key, value.as_bytes().to_vec()),
+        };
+        valid::key(key)?;
+        Ok(Self { key: key.to_owned(), value })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_api_would_not_take_is_a_mistake() {
+        for wrong in ["one", "/one", "default/", "Default/one", "default/a/b", "default/One"] {
+            assert!(wrong.parse::<Name>().is_err(), "{wrong}");
+        }
+        assert_eq!("default/a.b".parse::<Name>().unwrap().name, "a.b");
+        for wrong in ["a", "=1", "x y=1", "a:base64=%", "a:b=1"] {
+            assert!(wrong.parse::<Entry>().is_err(), "{wrong}");
+        }
+        for (text, value) in [("a=1=2", &b"1=2"[..]), ("a=", b""), ("a:base64=AP8=", b"\x00\xff")] {
+            let entry: Entry = text.parse().unwrap();
+            assert_eq!((entry.key.as_str(), entry.value.as_slice()), ("a", value), "{text}");
+        }
     }
 }

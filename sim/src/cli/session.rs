@@ -1,12 +1,16 @@
 //! Commands, one after another, of one apiserver.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use clap::Parser as _;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use super::args::{Command, Line};
 use super::{complain, say};
+use crate::go;
 use crate::secret::Secret;
 use crate::store::{Found, Store, Wrote};
 
@@ -16,15 +20,18 @@ pub(super) async fn run(mut store: Store, command: Option<Command>) -> Result<bo
         return Ok(said(act(&mut store, command).await));
     }
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
-    let mut good = true;
+    let (mut good, mut number) = (true, 0);
     while let Some(line) = lines.next_line().await.map_err(|error| error.to_string())? {
+        number += 1;
         if line.trim().is_empty() || line.starts_with('#') {
             continue;
         }
-        match Line::try_parse_from(line.split_whitespace()) {
-            Ok(Line { command }) => good &= said(act(&mut store, command).await),
-            Err(error) => good &= said(Err(error.to_string())),
-        }
+        let outcome = match Line::try_parse_from(line.split_whitespace()) {
+            Ok(Line { command }) => act(&mut store, command).await,
+            Err(error) => Err(error.to_string()),
+        };
+        // Not the line itself: it may have a secret in it.
+        good &= said(outcome.map_err(|error| format!("line {number}: {error}")));
     }
     Ok(good)
 }
@@ -42,7 +49,7 @@ fn said(outcome: Result<(), String>) -> bool {
 async fn act(store: &mut Store, command: Command) -> Result<(), String> {
     match command {
         Command::Put { secret, data } => {
-            let entries = data.into_iter().map(|entry| (entry.key, entry.value.into_bytes()));
+            let entries = data.into_iter().map(|entry| (entry.key, entry.value));
             let data: BTreeMap<_, _> = entries.collect();
             let wrote = store.put(&secret.namespace, &secret.name, &data).await?;
             say(&format!("{}/{}: {}", secret.namespace, secret.name, word(wrote)));
@@ -51,7 +58,7 @@ async fn act(store: &mut Store, command: Command) -> Result<(), String> {
             let found = store.get(&secret.namespace, &secret.name).await?;
             let found = found.ok_or("there is no such Secret in etcd")?;
             for (key, value) in Secret::decode(&found.read?.plaintext)?.data {
-                say(&format!("{key}={}", String::from_utf8_lossy(&value)));
+                say(&entry(&key, &value));
             }
         }
         Command::List { namespace } => {
@@ -104,10 +111,23 @@ fn word(wrote: Wrote) -> &'static str {
     }
 }
 
+/// One entry of a Secret, in one line that no value can make look like another.
+fn entry(key: &str, value: &[u8]) -> String {
+    match std::str::from_utf8(value) {
+        Ok(text) if text.chars().all(go::is_printable) => format!("{}={text}", shown(key)),
+        _ => format!("{}:base64={}", shown(key), STANDARD.encode(value)),
+    }
+}
+
+/// Text as it is, or in quotes if it would not stay in its place.
+fn shown(text: &str) -> Cow<'_, str> {
+    if text.chars().all(go::is_printable) { text.into() } else { go::quoted(text).into() }
+}
+
 /// One Secret in a list.
 fn line(found: &Found) -> String {
     let how = match &found.key_id {
-        Some(key_id) => format!("key_id {key_id}"),
+        Some(key_id) => format!("key_id {}", shown(key_id)),
         None => "no plugin".to_owned(),
     };
     let state = match &found.read {
@@ -115,5 +135,27 @@ fn line(found: &Found) -> String {
         Ok(_) => "fresh".to_owned(),
         Err(error) => format!("CANNOT BE READ: {error}"),
     };
-    format!("{}  {} bytes  {how}  {state}", found.key, found.bytes)
+    format!("{}  {} bytes  {how}  {state}", shown(&found.key), found.bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_one_line_and_can_be_put_again() {
+        for (value, says) in [
+            (&b"hunter2"[..], "a=hunter2"),
+            ("é = 1".as_bytes(), "a=é = 1"),
+            (b"", "a="),
+            (b"x\nb=2", "a:base64=eApiPTI="),
+            (b"\x1b[2J", "a:base64=G1sySg=="),
+            (b"\xff\xfe", "a:base64=//4="),
+        ] {
+            assert_eq!(entry("a", value), says);
+            let again: super::super::args::Entry = says.parse().unwrap();
+            assert_eq!(again.value, value);
+        }
+        assert_eq!(shown("1\nx"), "\"1\\nx\"");
+    }
 }

@@ -12,6 +12,9 @@ use crate::hooks::{Hook, Hooks};
 use crate::reports::Destination;
 use crate::{reference, selftest};
 
+/// The longest limit: moments that are further away than some centuries cannot be told.
+const LONGEST: Duration = Duration::from_hours(24 * 365);
+
 /// Checks any Kubernetes KMS v2 plugin over its socket.
 ///
 /// Exit codes: 0 conformant; 1 a check failed, or a known failure passes; 2 the command line or a file
@@ -55,18 +58,21 @@ pub(super) struct RunArgs {
     #[arg(long)]
     pub(super) strict: bool,
     /// For one call; that of your EncryptionConfiguration.
-    #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = limit)]
     pub(super) timeout: Duration,
+    /// How long plugins may take until they listen.
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = humantime::parse_duration)]
+    pub(super) wait: Duration,
     /// For the whole run; what hooks did is undone after it.
-    #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = limit)]
     pub(super) deadline: Duration,
     #[command(flatten)]
     pub(super) hooks: HookArgs,
     /// How long after a rotation the key_id may stay.
-    #[arg(long, value_name = "DURATION", default_value = "90s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "90s", value_parser = limit)]
     pub(super) rotation_window: Duration,
     /// How long after an outage's begin, or end, Status may not show it.
-    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = limit)]
     pub(super) outage_window: Duration,
     /// Checks that are known to fail, one `id  # reason` a line; each still has to fail.
     #[arg(long, value_name = "FILE")]
@@ -146,7 +152,7 @@ pub(super) struct HookArgs {
     #[arg(long, value_name = "COMMAND")]
     pub(super) print_log: Option<String>,
     /// For one hook.
-    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = limit)]
     pub(super) hook_timeout: Duration,
 }
 
@@ -179,4 +185,13 @@ impl HookArgs {
         .filter_map(|(hook, command)| Some((hook, command.clone()?)))
         .collect()
     }
+}
+
+/// How long something may take. Not at all is a mistake, of which kube-apiserver is as sure for its `timeout`.
+fn limit(text: &str) -> Result<Duration, String> {
+    let limit = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if limit.is_zero() || limit > LONGEST {
+        return Err("wanted more than 0s, and 365days at most".to_owned());
+    }
+    Ok(limit)
 }

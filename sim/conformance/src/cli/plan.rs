@@ -25,7 +25,9 @@ pub(super) struct Selected {
 /// What the command line asks for; an error is the caller's.
 pub(super) fn plan(args: RunArgs, selected: Selected) -> Result<Plan, String> {
     if std::env::var_os("CI").is_some() && !args.skip.is_empty() {
-        warn("--skip hides a check from CI; use --known-failing, which says when it is mended");
+        warn(
+            "--skip hides a check from CI; what fails is better listed for --known-failing, which says when it is mended",
+        );
     }
     let known_failing = match &args.known_failing {
         Some(path) => read(path, expectations::parse)?,

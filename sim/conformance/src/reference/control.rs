@@ -24,9 +24,13 @@ impl Instance {
     }
 }
 
-/// Serves in the background, writes the process id down, and waits until the socket can be connected to.
+/// Serves in the background, writes the process id down, and waits until the socket can be connected to. Does
+/// nothing if it can be, as is wanted of hooks.
 pub(super) async fn start(start: &Start) -> Result<String, String> {
     let instance = &start.instance;
+    if UnixStream::connect(instance.path("sock")).is_ok() {
+        return Ok(format!("{} runs already, and is left as it is\n", instance.name));
+    }
     let trouble = |error: std::io::Error| format!("cannot start {}: {error}", instance.name);
     let log = File::options().create(true).append(true).open(instance.path("log"));
     let log = log.map_err(trouble)?;

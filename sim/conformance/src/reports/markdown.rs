@@ -31,6 +31,9 @@ pub(super) fn write(report: &Report) -> String {
     for id in &report.expectations.stale {
         let _ = writeln!(text, "\n- `{id}` is listed as known failing, and passes");
     }
+    for id in &report.expectations.unused {
+        let _ = writeln!(text, "\n- `{id}` is listed as known failing, and was not judged");
+    }
     text += "\n| profile | result | MUST | SHOULD | INFO |\n|---|---|---|---|---|\n";
     for (profile, sums) in &report.profiles {
         let name = profile.name();

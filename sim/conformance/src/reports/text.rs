@@ -50,6 +50,9 @@ pub(super) fn write(report: &Report) -> String {
     for id in &report.expectations.stale {
         let _ = writeln!(text, "{id} is listed as known failing, and passes");
     }
+    for id in &report.expectations.unused {
+        let _ = writeln!(text, "{id} is listed as known failing, and was not judged");
+    }
     let count = |verdict| report.count(verdict);
     let _ = writeln!(
         text,

@@ -1,5 +1,7 @@
 //! 0 conformant, 1 not, 2 usage, 3 nobody knows.
 
+use std::process::Command;
+
 use crate::stage::{Stage, run};
 
 #[test]
@@ -52,6 +54,9 @@ fn what_is_asked_wrongly_ends_with_2() {
         (&["--profile", "everything"], "everything"),
         (&["--report", "html:x"], "wanted junit:PATH"),
         (&["--timeout", "soon"], "soon"),
+        (&["--timeout", "0s"], "wanted more than 0s"),
+        (&["--deadline", "900000000y"], "365days at most"),
+        (&["--hook-timeout", "400days"], "365days at most"),
         (&["--wrong"], "--wrong"),
     ] {
         let ended = run(&[&endpoint, args].concat());
@@ -87,6 +92,23 @@ fn a_report_that_is_not_written_in_the_end_does_not_hide_a_failure() {
         assert!(ended.complained.contains("cannot write the report to /dev/full"));
         assert!(ended.said.contains("status.version"), "{}", ended.said);
     }
+}
+
+#[test]
+fn a_plugin_is_waited_for() {
+    let stage = Stage::empty();
+    let (start, binary) = (stage.hook("start"), env!("CARGO_BIN_EXE_kms-conformance"));
+    let (lifeline, socket) = (stage.path("lifeline"), stage.path("a.sock"));
+    let late = format!("(sleep 1; {start} --lifeline '{}') &", lifeline.display());
+    let check = format!("exec '{binary}' --wait 60s --endpoint 'unix://{}'", socket.display());
+    let shell = format!("{late} {check} --run status.version");
+    let ended = Command::new("sh").args(["-c", &shell]).output().unwrap();
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    // It is waited for in vain, and no longer.
+    let ended = stage.check_at("none.sock", &["--wait", "1s"]);
+    assert_eq!(ended.code, 3, "{ended:?}");
+    let ended = stage.check_at("none.sock", &["--wait", "1h", "--deadline", "1s"]);
+    assert_eq!(ended.code, 3, "{ended:?}");
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod foreign;
 mod hooks;
 mod interrupted;
 mod readme;
+mod reference;
 mod reports;
 mod selection;
 mod self_test;

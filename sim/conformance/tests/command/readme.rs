@@ -38,41 +38,75 @@ fn the_first_two_minutes_find_what_they_have_built() {
     assert!(well && said.starts_with("ran --endpoint unix:///"), "{said}");
 }
 
-/// The commands of the worked example until the run of all profiles, and from its end on.
+/// As it is on a machine where others of a group may write what is made.
 #[test]
 fn the_worked_example_works_and_leaves_nothing_running() {
     let stage = Stage::empty();
-    let directory = stage.path("ref").display().to_string();
-    let readme = readme().replace("/tmp/ref", &directory);
+    let readme = readme().replace("/tmp/ref", &stage.path("ref").display().to_string());
     let block = readme.split("```console\n").nth(1).unwrap().split("```").next().unwrap();
-    let commands: Vec<&str> = block.lines().filter_map(|line| line.strip_prefix("$ ")).collect();
-    let whole = commands.iter().position(|line| line.ends_with('\\')).unwrap();
-    let (before, after) = (&commands[..whole], &commands[whole + 1..]);
+    let mut script = "umask 002\n".to_owned();
+    let mut goes_on = false;
+    for line in block.lines() {
+        let command = line.strip_prefix("$ ").or(goes_on.then_some(line));
+        goes_on = command.is_some_and(|command| command.ends_with('\\'));
+        script.extend(command.into_iter().flat_map(|command| [command, "\n"]));
+    }
     let binary = std::path::Path::new(env!("CARGO_BIN_EXE_kms-conformance"));
-    let binaries = binary.parent().unwrap().display().to_string();
-    let (_, said) = shell(&stage, &binaries, &before.join("\n"));
-    assert!(said.contains("NOT conformant (exit 1)"), "{said}");
-    // Without a wait, since `start` has waited.
-    let status =
-        format!("kms-conformance --endpoint unix://{directory}/b.sock --run status.version");
-    let (well, said) = shell(&stage, &binaries, &status);
-    let (_, stopped) = shell(&stage, &binaries, &after.join("\n"));
-    assert!(well, "{said}");
+    let (well, said) = shell(&stage, &binary.parent().unwrap().display().to_string(), &script);
+    // What it says that it is said.
+    let promises = ["NOT conformant (exit 1)", " checks: "];
+    let promised: Vec<&str> =
+        block.lines().filter(|line| promises.iter().any(|part| line.contains(part))).collect();
+    assert_eq!(promised.len(), 2, "{block}");
+    for line in promised {
+        assert!(said.lines().any(|other| other == line), "{line}: {said}");
+    }
+    assert!(well && said.contains("every selected MUST passed (exit 0)"), "{said}");
+    assert!(stage.read("out.xml").contains("<testsuites"));
+    assert!(stage.read("out.md").contains("## Reproduce"));
     for node in ["a", "b"] {
-        assert!(!stage.path(&format!("ref/{node}.pid")).exists(), "{node} runs: {stopped}");
+        assert!(!stage.path(&format!("ref/{node}.pid")).exists(), "{node} runs: {said}");
     }
 }
 
+/// What a job's steps do, with a plugin that is late.
 #[test]
-fn to_start_a_reference_that_cannot_serve_is_an_error() {
+fn the_example_for_ci_works() {
     let stage = Stage::empty();
-    let directory = stage.path("nowhere").display().to_string();
-    let ended = crate::stage::run(&["reference", "start", "--dir", &directory]);
-    assert_eq!(ended.code, 1, "{ended:?}");
-    let directory = stage.file("a.log", "");
-    let directory = std::path::Path::new(&directory).parent().unwrap().display().to_string();
-    std::fs::create_dir(stage.path("a.sock")).unwrap();
-    let ended = crate::stage::run(&["reference", "start", "--dir", &directory]);
-    assert_eq!(ended.code, 1, "{ended:?}");
-    assert!(ended.complained.contains("a.log"), "{}", ended.complained);
+    let readme = readme();
+    let block = readme.split("## In CI\n\n```yaml\n").nth(1).unwrap().split("```").next().unwrap();
+    let value = |key: &str| {
+        let found =
+            block.lines().find_map(|line| line.trim_start_matches(['-', ' ']).strip_prefix(key));
+        found.unwrap().trim().to_owned()
+    };
+    let directory = stage.path("").display().to_string();
+    let binary = env!("CARGO_BIN_EXE_kms-conformance");
+    // Called with --socket PATH/kms.sock.
+    let lifeline = stage.path("lifeline");
+    let plugin = format!(
+        "#!/bin/sh\nsleep 1\nexec '{binary}' reference serve --dir \"${{2%/*}}\" --name kms --lifeline '{}' \
+         --mutant version-v1 >'{directory}/log' 2>&1\n",
+        lifeline.display()
+    );
+    let plugin = stage.file("my-plugin", &plugin);
+    stage.file(&value("known-failing:"), "status.version  # mended in 2.0\n");
+    let endpoint =
+        value("endpoint:").replace("${{ runner.temp }}", directory.trim_end_matches('/'));
+    let action = concat!(env!("CARGO_MANIFEST_DIR"), "/action.sh");
+    let steps = format!("chmod +x '{plugin}'\n{}\n'{action}'\n", value("run:"));
+    let output = Command::new("sh")
+        .args(["-c", &steps])
+        .env("PATH", format!("{directory}:{}", std::env::var("PATH").unwrap()))
+        .env("RUNNER_TEMP", directory.trim_end_matches('/'))
+        .env("KMS_CONFORMANCE", binary)
+        .env("INPUT_ENDPOINT", endpoint)
+        .env("INPUT_KNOWN_FAILING", value("known-failing:"))
+        // As action.yml has it if nothing is said.
+        .env("INPUT_WAIT", "30s")
+        .current_dir(&directory)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(stage.read("kms-conformance-reports/report.json").contains("\"mended in 2.0\""));
 }
