@@ -54,9 +54,9 @@ fn the_worked_example_works_and_leaves_nothing_running() {
     let binary = std::path::Path::new(env!("CARGO_BIN_EXE_kms-conformance"));
     let (well, said) = shell(&stage, &binary.parent().unwrap().display().to_string(), &script);
     // What it says that it is said.
-    let promises = ["NOT conformant (exit 1)", " checks: "];
+    let marks = ["NOT conformant (exit 1)", " checks: "];
     let promised: Vec<&str> =
-        block.lines().filter(|line| promises.iter().any(|part| line.contains(part))).collect();
+        block.lines().filter(|line| marks.iter().any(|part| line.contains(part))).collect();
     assert_eq!(promised.len(), 2, "{block}");
     for line in promised {
         assert!(said.lines().any(|other| other == line), "{line}: {said}");
