@@ -99,20 +99,34 @@ impl Api {
         }
     }
 
-    /// Creates a ConfigMap with one value in the default namespace.
-    pub fn create_config_map(&self, name: &str, value: &str) -> Result<(), ApiError> {
+    /// Makes sure that there is a ConfigMap with one value in the default namespace.
+    pub fn write_config_map(&self, name: &str, value: &str) -> Result<(), ApiError> {
         let object = json!({
             "apiVersion": "v1",
             "kind": "ConfigMap",
             "metadata": {"name": name},
             "data": {"value": value},
         });
-        self.call("POST", "/api/v1/namespaces/default/configmaps", Some(&object)).map(|_| ())
+        match self.call("POST", "/api/v1/namespaces/default/configmaps", Some(&object)) {
+            Err(ApiError { status: 409, .. }) => Ok(()),
+            created => created.map(|_| ()),
+        }
     }
 
     /// The value of a Secret, read from etcd.
     pub fn read_secret(&self, name: &str) -> Result<String, ApiError> {
         self.call("GET", &format!("{SECRETS}/{name}"), None).map(|secret| value_of(&secret))
+    }
+
+    /// Makes sure that a Secret is there and cannot be decrypted: kube-apiserver calls that an internal error. It
+    /// answers so long before it is live: without a plugin it waits for a minute for what it cannot list, and is
+    /// never ready.
+    pub fn cannot_decrypt(&self, name: &str) -> Result<(), String> {
+        match self.read_secret(name) {
+            Err(ApiError { status: 500, .. }) => Ok(()),
+            Err(error) => Err(format!("Secret {name}: {error}")),
+            Ok(_) => Err(format!("Secret {name} can be read")),
+        }
     }
 
     /// All Secrets of all namespaces, by a list: `namespace/name`, and the value where there is one.

@@ -11,8 +11,8 @@ use crate::api::Api;
 use crate::clock::Stopwatch;
 use crate::node::Node;
 use crate::openbao::{self, OpenBao};
-use crate::plan::{Broken, Kms, Plan, kind_configuration};
-use crate::{command, evidence, guard, progress, seed, tools};
+use crate::plan::{Broken, Install, Kms, Plan, kind_configuration};
+use crate::{balancer, command, evidence, guard, progress, seed, tools};
 
 /// What the names of all our clusters begin with.
 pub const PREFIX: &str = "kleidi-";
@@ -65,7 +65,10 @@ impl Cluster {
         keep: bool,
     ) -> Result<Self, String> {
         let name = format!("{PREFIX}{name}");
-        if exists(&name)? {
+        if images.broken.is_some() && plan.install != Install::StaticPod {
+            return Err("a broken plugin takes the place of a static pod only".to_owned());
+        }
+        if all()?.contains(&name) {
             return Err(format!(
                 "the cluster {name} is there from before: remove it by `cargo kind down {name}`"
             ));
@@ -100,12 +103,15 @@ impl Cluster {
             self.openbao = Some(OpenBao::start(&self.name, &tools::image("openbao", &[])?)?);
         }
         let broken = images.broken.as_ref().map(|(broken, image)| (*broken, image.as_str()));
-        seed::make(seed, &self.plan, &images.kleidi, broken, self.openbao.as_ref())?;
+        seed::make(seed, self, &images.kleidi, broken)?;
         let config = kind_configuration(&self.plan, &seed.display().to_string(), images.minor);
         let config_file = self.file("kind.json");
         fs::write(&config_file, config.to_string())
             .map_err(|error| format!("{config_file}: {error}"))?;
         let count = self.plan.control_planes;
+        if count > 1 {
+            balancer::lend_name()?;
+        }
         self.step(&format!("a cluster of {count} on kind, key in {}", self.plan.kms.name()));
         let begun = Stopwatch::start();
         let kubeconfig = self.file("kubeconfig");
@@ -126,10 +132,17 @@ impl Cluster {
         ];
         let created = command::run(&tools::kind()?, &args);
         self.nodes = nodes(&self.name)?;
-        created?;
-        self.wait_healthy()?;
+        created.and_then(|_| self.wait_healthy()).map_err(|error| self.with_health(&error))?;
         self.step(&format!("it is up, after {} s", begun.elapsed().as_secs()));
         Ok(())
+    }
+
+    /// An error, with what the first kube-apiserver has to say of its KMS.
+    fn with_health(&self, error: &str) -> String {
+        match self.api().and_then(|api| api.kms_health()) {
+            Ok(()) => error.to_owned(),
+            Err(health) => format!("{error}; kube-apiserver's check of its KMS: {health}"),
+        }
     }
 
     /// Says what happens now.
@@ -204,11 +217,13 @@ impl Cluster {
 
     /// Runs kleidi in its image on the first node, as root, with the node's configuration and token.
     pub fn in_plugins_image(&self, arguments: &str) -> Result<String, String> {
+        // containerd has no short names.
+        let library = if self.image.contains('/') { "" } else { "docker.io/library/" };
         self.node()?.sh(&format!(
             "ctr --namespace k8s.io run --rm --user 0 \
              --mount type=bind,src=/etc/kleidi,dst=/etc/kleidi,options=rbind:ro \
              --mount type=bind,src=/var/lib/kleidi,dst=/var/lib/kleidi,options=rbind:rw \
-             docker.io/library/{} by-hand kleidi {arguments}",
+             {library}{} by-hand kleidi {arguments}",
             self.image
         ))
     }
@@ -241,10 +256,11 @@ impl Drop for Cluster {
             ));
         } else {
             self.step("is removed");
-            if let Err(error) = remove(&self.name) {
-                progress::complain(&error);
+            match remove(&self.name) {
+                Ok(()) => guard::release(&self.name),
+                // The guard tries once more.
+                Err(error) => progress::complain(&error),
             }
-            guard::release(&self.name);
         }
     }
 }
@@ -269,8 +285,16 @@ pub fn all() -> Result<Vec<String>, String> {
     Ok(names)
 }
 
-fn exists(name: &str) -> Result<bool, String> {
-    Ok(all()?.iter().any(|each| each == name))
+/// Ours, and those of which nothing is left but the folder with the PIN and the token.
+pub fn all_and_left() -> Result<Vec<String>, String> {
+    let mut names = all()?;
+    for entry in fs::read_dir(directory("")).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if entry.path().join("seed").exists() && !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    Ok(names)
 }
 
 /// The nodes of a cluster, in kind's order.
@@ -286,23 +310,35 @@ pub fn nodes(name: &str) -> Result<Vec<Node>, String> {
     Ok(names)
 }
 
-/// Removes a cluster with everything that belongs to it, but for evidence.
+/// Removes a cluster with everything that belongs to it, but for evidence: all that can be removed, also if something
+/// cannot.
 pub fn remove(name: &str) -> Result<(), String> {
+    let others = remove_others(name);
+    let kubeconfig = directory(name).join("kubeconfig").display().to_string();
+    let args = ["delete", "cluster", "--name", name, "--kubeconfig", &kubeconfig];
+    let nodes = tools::kind().and_then(|kind| command::run(&kind, &args));
+    balancer::give_name_back();
+    // With it go the PIN and the token.
+    let seed = directory(name).join("seed");
+    let seed = match fs::remove_dir_all(&seed) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(format!("{}: {error}", seed.display()))
+        }
+        _ => Ok(()),
+    };
+    others.and(nodes.map(|_| ())).and(seed)
+}
+
+/// Its containers that kind knows nothing of.
+fn remove_others(name: &str) -> Result<(), String> {
     let filter = format!("label={}={name}", openbao::LABEL);
     let others = command::text("docker", &["ps", "--all", "--quiet", "--filter", &filter])?;
-    for other in others.lines() {
+    let removed = others.lines().map(|other| {
         // One that is paused cannot be removed.
         let _ = command::run("docker", &["unpause", other]);
-        command::run("docker", &["rm", "--force", "--volumes", other])?;
-    }
-    let kubeconfig = directory(name).join("kubeconfig").display().to_string();
-    command::run(
-        &tools::kind()?,
-        &["delete", "cluster", "--name", name, "--kubeconfig", &kubeconfig],
-    )?;
-    // With it go the PIN and the token.
-    let _ = fs::remove_dir_all(directory(name).join("seed"));
-    Ok(())
+        command::run("docker", &["rm", "--force", "--volumes", other]).map(|_| ())
+    });
+    removed.fold(Ok(()), Result::and)
 }
 
 /// The manual's manifest, or the DaemonSet, as kubectl takes it.

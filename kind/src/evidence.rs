@@ -40,9 +40,13 @@ pub fn collect(name: &str, at: &Path) {
             let _ = fs::write(directory.join(file), ask(&node, script));
         }
     }
-    let openbao = format!("{name}-openbao");
-    if let Ok(log) = command::run("docker", &["logs", &openbao]) {
-        let _ = fs::write(at.join("openbao.log"), log);
+    for (container, file) in
+        [("openbao", "openbao.log"), ("external-load-balancer", "balancer.log")]
+    {
+        let script = format!("docker logs {name}-{container} 2>&1");
+        if let Ok(log) = command::run("sh", &["-c", &script]) {
+            let _ = fs::write(at.join(file), log);
+        }
     }
 }
 

@@ -5,7 +5,9 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
-/// Reads `+ NAME` and `- NAME`, and at the end of its input has those removed that were not taken away.
+/// Reads `+ NAME` and `- NAME`, and at the end of its input has those removed that were not taken away. Twice: a
+/// container that the daemon was just being asked for appears after the first look. The second time there should be
+/// nothing, which is refused.
 const SCRIPT: &str = r#"
 names=' '
 while read -r change name; do
@@ -14,7 +16,12 @@ while read -r change name; do
     -) case $names in *" $name "*) names="${names%% $name *} ${names#* $name }" ;; esac ;;
   esac
 done
-for name in $names; do "$KLEIDI_KIND" down "$name"; done
+for name in $names; do
+  echo "kind: $name is removed" >&2
+  "$KLEIDI_KIND" down "$name"
+done
+[ "$names" = ' ' ] || sleep 10
+for name in $names; do "$KLEIDI_KIND" down "$name" 2>/dev/null; done
 "#;
 
 /// From now on this cluster goes when this process does.

@@ -9,16 +9,20 @@
 //!     seed   what its nodes are prepared from
 //!     node   a node: its shell, its kube-apiserver, its etcd
 //!     openbao
+//!     balancer before several control planes
 //!   verify   how every scenario ends
 //!     stored what is in etcd
 //!   load     writes while something happens
+//!   foreign  objects of other plugins
 //! ```
 
 mod api;
+mod balancer;
 mod clock;
 mod cluster;
 mod command;
 mod evidence;
+mod foreign;
 mod guard;
 mod load;
 mod node;
@@ -40,7 +44,8 @@ use clap::{Parser, Subcommand};
 /// Real clusters on kind with kleidi in them.
 ///
 /// KIND_NODE_IMAGE is the image of a node, such as kindest/node of a registry; without it one is built, from
-/// Debian and Go modules. KLEIDI_IMAGE is kleidi's, otherwise built from this checkout.
+/// Debian and Go modules. KLEIDI_IMAGE is kleidi's, otherwise built from this checkout: on bases of the registry, if
+/// there is one for the node, too.
 #[derive(Debug, Parser)]
 #[command(name = "cargo kind", version)]
 struct Args {
@@ -69,7 +74,7 @@ enum Command {
     Logs,
     /// Remove clusters that were left
     Down {
-        /// Which; all of ours if none is named
+        /// Which, with or without `kleidi-`; all of ours if none is named
         names: Vec<String>,
     },
 }

@@ -110,19 +110,37 @@ impl Node {
         self.bytes(&format!("{ETCDCTL} put {key}"), value).map(|_| ())
     }
 
-    /// The files of etcd's data directory that hold one of these texts.
-    pub fn etcd_files_with(&self, texts: &[String]) -> Result<Vec<String>, String> {
-        let listed = self.bytes(
-            // 1 says that there is none.
-            "LC_ALL=C grep --recursive --files-with-matches --text --fixed-strings --file=- /var/lib/etcd || [ $? = 1 ]",
-            texts.join("\n").as_bytes(),
-        )?;
-        Ok(String::from_utf8_lossy(&listed).lines().map(str::to_owned).collect())
+    /// Which of these texts are in the files of etcd's data directory, each with one of the files.
+    pub fn in_etcds_files(&self, texts: &[String]) -> Result<BTreeMap<String, String>, String> {
+        // 1 says that there is none. 2 also that a file has gone meanwhile, as a snapshot being written does.
+        let script = "{ LC_ALL=C grep --recursive --only-matching --with-filename --text --fixed-strings --file=- \
+                      /var/lib/etcd || [ $? = 1 ]; } | sort -u";
+        let texts = texts.join("\n");
+        let listed = within(Duration::from_secs(60), "a whole search of etcd's files", || {
+            self.bytes(script, texts.as_bytes())
+        })?;
+        let listed = String::from_utf8_lossy(&listed);
+        let found = listed.lines().filter_map(|line| line.split_once(':'));
+        Ok(found.map(|(file, text)| (text.to_owned(), file.to_owned())).collect())
     }
 
-    /// Stops it as a machine that is shut down.
+    /// Makes sure that no image was pulled since the node is there: all it needs was in it from the start.
+    pub fn nothing_pulled(&self) -> Result<(), String> {
+        let log = self.sh("journalctl --no-pager --output cat --unit containerd")?;
+        // What the log does not even have of what is there for certain, it cannot deny.
+        if !log.contains("RunPodSandbox") {
+            return Err(format!("containerd's journal on {} says nothing of pods", self.name));
+        }
+        match log.lines().find(|line| line.contains("PullImage")) {
+            None => Ok(()),
+            Some(line) => Err(format!("{} has pulled an image: {line}", self.name)),
+        }
+    }
+
+    /// Stops it as a machine that is shut down: kube-apiserver waits for a minute for its watches, and what has not
+    /// ended after 90 s is ended by systemd.
     pub fn stop(&self) -> Result<(), String> {
-        command::run("docker", &["stop", "--time", "30", &self.name]).map(|_| ())
+        command::run("docker", &["stop", "--time", "120", &self.name]).map(|_| ())
     }
 
     /// Cuts its power.

@@ -75,6 +75,11 @@ impl OpenBao {
         Ok((role_id, secret_id))
     }
 
+    /// Another key, from a backup of transit's own.
+    pub fn restore(&self, key: &str, backup: &str) -> Result<(), String> {
+        self.feed(&format!("bao write transit/restore/{key} backup=-"), backup).map(|_| ())
+    }
+
     /// A new version of the key.
     pub fn rotate(&self) -> Result<(), String> {
         self.bao("bao write -force transit/keys/kms/rotate").map(|_| ())

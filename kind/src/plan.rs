@@ -165,26 +165,31 @@ pub fn kind_configuration(plan: &Plan, seed: &str, minor: u32) -> Value {
         "apiVersion": "kind.x-k8s.io/v1alpha4",
         "kind": "Cluster",
         "nodes": vec![node; plan.control_planes],
-        "kubeadmConfigPatches": [apiserver_patch(minor).to_string()],
+        "kubeadmConfigPatches": [cluster_patch(plan.control_planes, minor).to_string()],
     })
 }
 
-/// What the manual has in kubeadm's ClusterConfiguration. Since 1.36 kind speaks v1beta4, in which arguments are
-/// a list.
-fn apiserver_patch(minor: u32) -> Value {
-    let arguments = [
-        ("encryption-provider-config", "/etc/kubernetes/kleidi/encryption.yaml"),
-        ("encryption-provider-config-automatic-reload", "true"),
-    ];
-    let arguments = if minor >= 36 {
-        arguments.iter().map(|(name, value)| json!({"name": name, "value": value})).collect()
+/// Arguments of a program in kubeadm's configuration. Since 1.36 kind speaks v1beta4, in which they are a list.
+fn arguments(of: &[(&str, &str)], minor: u32) -> Value {
+    if minor >= 36 {
+        of.iter().map(|(name, value)| json!({"name": name, "value": value})).collect()
     } else {
-        arguments.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect::<Value>()
-    };
-    json!({
+        of.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect()
+    }
+}
+
+/// What the manual has in kubeadm's ClusterConfiguration.
+fn cluster_patch(control_planes: usize, minor: u32) -> Value {
+    let mut patch = json!({
         "kind": "ClusterConfiguration",
         "apiServer": {
-            "extraArgs": arguments,
+            "extraArgs": arguments(
+                &[
+                    ("encryption-provider-config", "/etc/kubernetes/kleidi/encryption.yaml"),
+                    ("encryption-provider-config-automatic-reload", "true"),
+                ],
+                minor,
+            ),
             "extraVolumes": [
                 {
                     "name": "kleidi-config", "hostPath": "/etc/kubernetes/kleidi",
@@ -196,7 +201,13 @@ fn apiserver_patch(minor: u32) -> Value {
                 },
             ],
         },
-    })
+    });
+    if control_planes > 1 {
+        // Three members on a laptop's disk: with the default of a second a slow one ends a leader's term.
+        let patient = [("heartbeat-interval", "500"), ("election-timeout", "5000")];
+        patch["etcd"] = json!({"local": {"extraArgs": arguments(&patient, minor)}});
+    }
+    patch
 }
 
 #[cfg(test)]
@@ -214,9 +225,17 @@ mod tests {
 
     #[test]
     fn arguments_are_a_list_since_1_36() {
-        let of = |minor| apiserver_patch(minor)["apiServer"]["extraArgs"].clone();
+        let of = |minor| cluster_patch(1, minor)["apiServer"]["extraArgs"].clone();
         assert_eq!(of(37)[1]["value"], "true");
         assert_eq!(of(35)["encryption-provider-config-automatic-reload"], "true");
+    }
+
+    #[test]
+    fn several_members_of_etcd_are_patient() {
+        assert!(cluster_patch(1, 37)["etcd"].is_null());
+        let of = |minor| cluster_patch(3, minor)["etcd"]["local"]["extraArgs"].clone();
+        assert_eq!(of(37)[1], json!({"name": "election-timeout", "value": "5000"}));
+        assert_eq!(of(35)["heartbeat-interval"], "500");
     }
 
     #[test]

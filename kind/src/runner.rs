@@ -3,11 +3,14 @@
 use std::process::ExitCode;
 
 use crate::clock::Stopwatch;
-use crate::cluster::{self, Cluster, Images};
+use crate::cluster::{self, Cluster, Images, PREFIX};
 use crate::plan::{Broken, Kms, Plan};
 use crate::scenario::{Scenario, Stage};
 use crate::scenarios::SCENARIOS;
 use crate::{command, evidence, progress, tools};
+
+/// The label of containers in which the project's scripts build.
+const BUILD: &str = "dev.beezy.kleidi.build=unfinished";
 
 /// Prints the scenarios.
 pub fn list() {
@@ -63,10 +66,27 @@ pub fn logs() -> Result<(), String> {
     Ok(())
 }
 
-/// Removes those that are named, or all of ours.
+/// Removes those that are named, with or without `kleidi-` before it, or all of ours and what builds have left.
 pub fn down(names: &[String]) -> Result<(), String> {
-    let names = if names.is_empty() { cluster::all()? } else { names.to_vec() };
-    names.iter().try_for_each(|name| cluster::remove(name))
+    let ours = cluster::all_and_left()?;
+    let named = names.iter().map(|name| {
+        let full = if name.starts_with(PREFIX) { name.clone() } else { format!("{PREFIX}{name}") };
+        if ours.contains(&full) {
+            return Ok(full);
+        }
+        let there = if ours.is_empty() { "none".to_owned() } else { ours.join(", ") };
+        Err(format!("there is no cluster {full} of ours; there are: {there}"))
+    });
+    let named = named.collect::<Result<Vec<_>, _>>()?;
+    let removed = if names.is_empty() { &ours } else { &named };
+    let outcomes: Vec<_> = removed.iter().map(|name| cluster::remove(name)).collect();
+    if names.is_empty() {
+        // Of a build that was killed. One that runs is not as old.
+        let label = format!("label={BUILD}");
+        let old = ["container", "prune", "--force", "--filter", &label, "--filter", "until=1h"];
+        command::run("docker", &old)?;
+    }
+    outcomes.into_iter().collect()
 }
 
 fn named(name: &str) -> Result<Scenario, String> {
@@ -76,12 +96,12 @@ fn named(name: &str) -> Result<Scenario, String> {
 
 /// Has everything built that clusters are made of; what is there already is used.
 fn images(broken: Option<Broken>) -> Result<Images, String> {
-    let node = match std::env::var("KIND_NODE_IMAGE") {
-        Ok(image) => {
-            tools::script("ci/dockerd", &[])?;
-            image
-        }
-        Err(_) => tools::script("kind/node/build", &[])?,
+    let registry = std::env::var("KIND_NODE_IMAGE").ok();
+    let node = if let Some(image) = &registry {
+        tools::script("ci/dockerd", &[])?;
+        image.clone()
+    } else {
+        tools::script("kind/node/build", &[])?
     };
     let version =
         command::text("docker", &["run", "--rm", "--entrypoint", "cat", &node, "/kind/version"])?;
@@ -90,6 +110,7 @@ fn images(broken: Option<Broken>) -> Result<Images, String> {
         minor.ok_or_else(|| format!("{node} is no image of a kind node: version {version:?}"))?;
     let kleidi = match std::env::var("KLEIDI_IMAGE") {
         Ok(image) => image,
+        Err(_) if registry.is_some() => tools::script("ci/image", &["--registry"])?,
         Err(_) => tools::script("ci/image", &[])?,
     };
     let broken = broken.map(|broken| Ok::<_, String>((broken, tools::image(broken.image(), &[])?)));

@@ -7,24 +7,26 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::command;
-use crate::openbao::OpenBao;
-use crate::plan::{Broken, Install, Kms, Plan};
+use crate::cluster::Cluster;
+use crate::plan::{Broken, Install, Kms};
+use crate::{command, openbao};
 
 const STATIC_POD: &str = include_str!("../../configuration/static-pod.yaml");
 
-/// A drop-in of the kubelet's unit.
-const KUBELET: &str = "[Service]\nExecStartPre=/bin/sh /kind/kleidi/prepare.sh";
+/// A drop-in of the kubelet's unit. Its start includes the import of an image, and on some nodes a package's
+/// installation: systemd would end it after 90 s.
+const KUBELET: &str =
+    "[Service]\nTimeoutStartSec=600\nExecStartPre=/bin/sh /kind/kleidi/prepare.sh";
 
-/// Makes the folder. With SoftHSM this is the key ceremony: one `kleidi init`, in the plugin's own image, for all
-/// nodes.
+/// Makes the folder for a cluster that is to be. With SoftHSM this is the key ceremony: one `kleidi init`, in the
+/// plugin's own image, for all nodes.
 pub fn make(
     seed: &Path,
-    plan: &Plan,
+    cluster: &Cluster,
     image: &str,
     broken: Option<(Broken, &str)>,
-    openbao: Option<&OpenBao>,
 ) -> Result<(), String> {
+    let plan = &cluster.plan;
     let write = |name: &str, content: &str| {
         let path = seed.join(name);
         fs::write(&path, content).map_err(|error| format!("{}: {error}", path.display()))
@@ -37,14 +39,14 @@ pub fn make(
     write("kleidi.service", include_str!("../../configuration/kleidi.service"))?;
     write("kleidi.socket", include_str!("../../configuration/kleidi.socket"))?;
     write("as-kleidi", include_str!("../../configuration/as-kleidi"))?;
-    take_binary(seed, image)?;
+    take_binary(seed, &cluster.name, image)?;
     if plan.install != Install::Systemd {
         let archive = seed.join("kleidi.tar").display().to_string();
         let mut images = vec!["save", "--output", &archive, image];
         images.extend(broken.map(|(_, image)| image));
         command::run("docker", &images)?;
     }
-    match openbao {
+    match &cluster.openbao {
         None => {
             write("etc/softhsm2.conf", include_str!("../../configuration/softhsm2.conf"))?;
             write("etc/kleidi.yaml", &(PKCS11.to_owned() + &plan.more_configuration))?;
@@ -67,8 +69,9 @@ const PKCS11: &str = "apiVersion: kleidi.beezy.dev/v1\nkind: PluginConfiguration
     module: /usr/lib/softhsm/libsofthsm2.so\n  tokenLabel: kleidi\n  keyLabel: kek\n  pinFile: /etc/kleidi/pin\n";
 
 /// The binary, for `kleidi status` on the node and for the service.
-fn take_binary(seed: &Path, image: &str) -> Result<(), String> {
-    let container = command::text("docker", &["create", image])?;
+fn take_binary(seed: &Path, cluster: &str, image: &str) -> Result<(), String> {
+    let label = format!("{}={cluster}", openbao::LABEL);
+    let container = command::text("docker", &["create", "--label", &label, image])?;
     let to = seed.join("kleidi").display().to_string();
     let taken = command::run("docker", &["cp", &format!("{container}:/usr/local/bin/kleidi"), &to]);
     command::run("docker", &["rm", &container])?;

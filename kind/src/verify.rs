@@ -16,11 +16,17 @@ const SECRETS: &str = "/registry/secrets/";
 const HEARD: Duration = Duration::from_secs(150);
 
 impl Cluster {
-    /// Every Secret in etcd is under one of these keys, with its seed wrapped; nothing of the values of the `series`
-    /// is in etcd's files on any node; and every kube-apiserver, started anew, reads all that was acknowledged.
+    /// Every Secret in etcd is under one of these keys, with its seed wrapped; nothing of any value is in etcd's files
+    /// on any node; and every kube-apiserver, started anew, reads all that was acknowledged.
     ///
     /// All of it as a sentence for the summary.
-    pub fn encrypted_at_rest(&self, key_ids: &[&str], series: &str) -> Result<String, String> {
+    pub fn encrypted_at_rest(&self, key_ids: &[&str]) -> Result<String, String> {
+        self.encrypted_since(key_ids, "")
+    }
+
+    /// The same, but of the files only for values of Secrets whose names begin with `series`: what was written in
+    /// clear before is still in etcd's history.
+    pub fn encrypted_since(&self, key_ids: &[&str], series: &str) -> Result<String, String> {
         self.step("every value in etcd is looked at");
         let counts = self.raw_values()?;
         let stray = counts.keys().find(|key_id| !key_ids.contains(&key_id.as_str()));
@@ -28,9 +34,9 @@ impl Cluster {
             return Err(format!("{} objects in etcd are under the key {stray}", counts[stray]));
         }
         self.step("etcd's files are searched for what was written");
-        for node in &self.nodes {
-            self.nothing_in_clear(node, series)?;
-        }
+        let control = format!("control-of-the-search-in-{}", self.name);
+        self.api()?.write_config_map("control-of-the-search", &control)?;
+        self.nodes.iter().try_for_each(|node| self.nothing_in_clear(node, series, &control))?;
         self.everything_readable()?;
         let objects: usize = counts.values().sum();
         let searched = self.secrets.borrow().keys().filter(|name| name.starts_with(series)).count();
@@ -45,46 +51,59 @@ impl Cluster {
     /// How many Secrets in etcd are under which key; all members of etcd have to agree.
     pub fn raw_values(&self) -> Result<BTreeMap<String, usize>, String> {
         // A member hears of a write a moment after it was acknowledged.
-        within(Duration::from_secs(20), "all members of etcd to agree", || {
-            let mut counted = Vec::new();
-            for node in &self.nodes {
-                let mut counts = BTreeMap::new();
-                for (key, value) in node.etcd(SECRETS)? {
-                    *counts.entry(stored::key_id(&key, &value, PROVIDER)?).or_default() += 1;
-                }
-                counted.push(counts);
+        let patience = Duration::from_secs(20);
+        let values = within(patience, "all members of etcd to agree", || self.same_values())?;
+        let acknowledged = self.secrets.borrow();
+        let missing = acknowledged.keys().find(|name| {
+            let key = format!("{SECRETS}default/{name}");
+            !values.contains_key(&key)
+        });
+        if let Some(missing) = missing {
+            return Err(format!("the Secret {missing} was acknowledged, and is not in etcd"));
+        }
+        let mut counts = BTreeMap::new();
+        for (key, value) in &values {
+            *counts.entry(stored::key_id(key, value, PROVIDER)?).or_default() += 1;
+        }
+        Ok(counts)
+    }
+
+    /// The Secrets in etcd by key, which have to be the same in all members, byte for byte.
+    fn same_values(&self) -> Result<BTreeMap<String, Vec<u8>>, String> {
+        let first = self.node()?.etcd(SECRETS)?;
+        for node in &self.nodes[1..] {
+            let other = node.etcd(SECRETS)?;
+            if other != first {
+                let differ = first.iter().filter(|(key, value)| other.get(*key) != Some(*value));
+                return Err(format!(
+                    "{} has {} Secrets, the first {}, of which {} differ",
+                    node.name,
+                    other.len(),
+                    first.len(),
+                    differ.count()
+                ));
             }
-            let first = counted.first().cloned().unwrap_or_default();
-            let found: usize = first.values().sum();
-            let wanted = self.secrets.borrow().len();
-            if found < wanted {
-                return Err(format!("{found} Secrets are in etcd, and {wanted} were acknowledged"));
-            }
-            if counted.iter().all(|each| *each == first) {
-                Ok(first)
-            } else {
-                Err(format!("{counted:?}"))
-            }
-        })
+        }
+        Ok(first)
     }
 
     /// The values of Secrets whose names begin with `series` are nowhere in etcd's files. That the search finds what
-    /// is there is shown by a ConfigMap, which is not encrypted.
-    fn nothing_in_clear(&self, node: &Node, series: &str) -> Result<(), String> {
-        let control = format!("control-{}", self.value("of-the-search"));
-        let name = format!("control-{}", node.name);
-        let found = node.etcd_files_with(std::slice::from_ref(&control))?;
-        if found.is_empty() {
-            node.api()?.create_config_map(&name, &control)?;
+    /// is there is shown by the text `control` of a ConfigMap, which is not encrypted.
+    fn nothing_in_clear(&self, node: &Node, series: &str, control: &str) -> Result<(), String> {
+        let mut texts = stored::forms(&self.value(series));
+        texts.push(control.to_owned());
+        // A member hears of a write a moment after it was acknowledged.
+        let mut found = within(Duration::from_secs(60), "the search to find a ConfigMap", || {
+            let found = node.in_etcds_files(&texts)?;
+            if found.contains_key(control) { Ok(found) } else { Err("nothing".to_owned()) }
+        })?;
+        found.remove(control);
+        match found.first_key_value() {
+            None => Ok(()),
+            Some((text, file)) => {
+                Err(format!("on {} values of Secrets lie in clear in {file}, as {text}", node.name))
+            }
         }
-        if node.etcd_files_with(&[control])?.is_empty() {
-            return Err("the search of etcd's files does not even find a ConfigMap".to_owned());
-        }
-        let found = node.etcd_files_with(&stored::forms(&self.value(series)))?;
-        if found.is_empty() {
-            return Ok(());
-        }
-        Err(format!("on {} values of Secrets lie in clear in {}", node.name, found.join(", ")))
     }
 
     /// Every kube-apiserver, started anew, reads each Secret that was acknowledged, and lists all others.
@@ -118,8 +137,7 @@ impl Cluster {
     pub fn wait_until_written_under(&self, key_id: &str) -> Result<(), String> {
         for (number, node) in self.nodes.iter().enumerate() {
             self.wait_until_written(node, &format!("probe-{number}"), |key, value| {
-                let found = stored::key_id(key, value, PROVIDER)?;
-                if found == key_id { Ok(()) } else { Err(format!("{key} is under {found}")) }
+                under(key_id, key, value)
             })?;
         }
         Ok(())
@@ -143,4 +161,10 @@ impl Cluster {
             wanted(&key, values.get(&key).ok_or_else(|| format!("there is no {key} in etcd"))?)
         })
     }
+}
+
+/// Makes sure that a value of etcd is under this key.
+pub fn under(key_id: &str, key: &str, value: &[u8]) -> Result<(), String> {
+    let found = stored::key_id(key, value, PROVIDER)?;
+    if found == key_id { Ok(()) } else { Err(format!("{key} is under {found}")) }
 }

@@ -41,7 +41,7 @@ fn run(stage: &Stage) -> Result<(), String> {
     // Last: without a way back to what is in clear. Values from before the moves are still in etcd's history.
     cluster.configure_encryption(&encryption(&[KMS]))?;
     let key_id = cluster.key_id()?;
-    stage.shown(cluster.encrypted_at_rest(&[&key_id], "after-4")?);
+    stage.shown(cluster.encrypted_since(&[&key_id], "after-4")?);
     cluster.finish();
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The KMS hangs for ten minutes, and comes back. `KLEIDI_OUTAGE_SECONDS` makes it another time.
+//! The KMS hangs for ten minutes, and comes back. `KLEIDI_OUTAGE_SECONDS` makes it another time, of at least 310.
 //!
 //! What has been read stays readable; writes end two to three minutes after the outage began; health and the
 //! manual's alert say so; everything recovers unaided.
@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::api::Api;
 use crate::clock::{Stopwatch, throughout, within};
 use crate::cluster::Cluster;
+use crate::load::Written;
 use crate::plan::{Kms, Plan};
 use crate::scenario::{Scenario, Stage, ensure};
 
@@ -27,14 +28,17 @@ const WRITES_AT_MOST: Duration = Duration::from_secs(250);
 /// The manual's alert is about a kube-apiserver that has not heard from its plugin for so many seconds.
 const ALERT: f64 = 150.0;
 
+/// So it fires at most so long after the outage began.
+const FIRED: Duration = Duration::from_secs(200);
+
 fn run(stage: &Stage) -> Result<(), String> {
-    let seconds = std::env::var("KLEIDI_OUTAGE_SECONDS").ok().and_then(|text| text.parse().ok());
-    let outage = Duration::from_secs(seconds.unwrap_or(600));
+    let outage = wanted()?;
     let cluster = stage.cluster(Plan::new(Kms::OpenBao))?;
     let openbao = cluster.openbao.as_ref().ok_or("there is no OpenBao")?;
     let api = cluster.api()?;
     let key_id = cluster.key_id()?;
     cluster.create_secrets("before", 20)?;
+    ensure(!alert(&cluster, &api)?, || "the alert fires before there is an outage".to_owned())?;
 
     let mut began = Duration::ZERO;
     let watch = Stopwatch::start();
@@ -44,24 +48,59 @@ fn run(stage: &Stage) -> Result<(), String> {
         cluster.step(&format!("OpenBao hangs for {} s", outage.as_secs()));
         let unhealthy = wait_unhealthy(&api)?;
         stage.shown(format!("health says so after {} s", unhealthy.as_secs()));
-        reads_go_on(&cluster, &api, outage.saturating_sub(unhealthy))?;
-        if outage > WRITES_AT_MOST {
-            alert(&cluster, &api)?;
-            stage.shown("the manual's alert fires");
-        }
+        let fired = reads_go_on(&cluster, &api, outage.saturating_sub(unhealthy))?;
+        let fired = fired.ok_or("the manual's alert has not fired")? + unhealthy;
+        ensure(fired <= FIRED, || format!("the manual's alert fired after {fired:?}"))?;
+        stage.shown(format!("the manual's alert fires after {} s", fired.as_secs()));
         openbao.go_on()?;
         let recovery = Stopwatch::start();
         cluster.wait_healthy()?;
         stage.shown(format!("in order again {} s after OpenBao was", recovery.elapsed().as_secs()));
-        Ok(())
+        within(FIRED, "the alert to end", || {
+            ensure(!alert(&cluster, &api)?, || "it fires".to_owned())
+        })?;
+        wait_written(&cluster, &api)
     })?;
+    judge(stage, &written, began, outage)?;
+    cluster.create_secrets("after", 5)?;
+    stage.shown(cluster.encrypted_at_rest(&[&key_id])?);
+    cluster.finish();
+    Ok(())
+}
 
+/// How long the outage is to be.
+fn wanted() -> Result<Duration, String> {
+    let least = WRITES_AT_MOST.as_secs() + 60;
+    let Ok(text) = std::env::var("KLEIDI_OUTAGE_SECONDS") else {
+        return Ok(Duration::from_secs(600));
+    };
+    match text.parse() {
+        Ok(seconds) if seconds >= least => Ok(Duration::from_secs(seconds)),
+        _ => Err(format!(
+            "KLEIDI_OUTAGE_SECONDS={text}: a number from {least} on, so that writes have ended before it does"
+        )),
+    }
+}
+
+/// Writes ended in time, for the reason that they should, and not before it; no read failed.
+fn judge(
+    stage: &Stage,
+    written: &Written,
+    began: Duration,
+    outage: Duration,
+) -> Result<(), String> {
     let last_before = written.last_before_the_longest_gap.saturating_sub(began);
     let gap = written.longest_gap;
-    ensure(last_before >= WRITES_AT_LEAST.min(outage), || {
+    ensure(last_before >= WRITES_AT_LEAST, || {
         format!("writes ended {last_before:?} after the outage began")
     })?;
     ensure(last_before <= WRITES_AT_MOST, || format!("still written after {last_before:?}"))?;
+    ensure(last_before + gap >= outage, || {
+        format!("writes went on {:?} after the outage began, within it", last_before + gap)
+    })?;
+    ensure(!written.refused.is_empty(), || "no write was refused".to_owned())?;
+    let other = written.refused.iter().find(|(_, error)| !error.contains("expired"));
+    ensure(other.is_none(), || format!("a write was refused for another reason: {other:?}"))?;
     ensure(written.unread.is_empty(), || format!("reads failed: {:?}", written.unread.first()))?;
     stage.shown(format!(
         "writes ended {} s after the outage began, and went on after {} s; {} acknowledged, {} refused",
@@ -70,9 +109,6 @@ fn run(stage: &Stage) -> Result<(), String> {
         written.acknowledged.len(),
         written.refused.len()
     ));
-    cluster.create_secrets("after", 5)?;
-    stage.shown(cluster.encrypted_at_rest(&[&key_id], "load")?);
-    cluster.finish();
     Ok(())
 }
 
@@ -84,25 +120,37 @@ fn wait_unhealthy(api: &Api) -> Result<Duration, String> {
     Ok(watch.elapsed())
 }
 
-/// All Secrets from before can be read, all the time.
-fn reads_go_on(cluster: &Cluster, api: &Api, time: Duration) -> Result<(), String> {
+/// All Secrets from before can be read, all the time; gives when the alert fired meanwhile.
+fn reads_go_on(cluster: &Cluster, api: &Api, time: Duration) -> Result<Option<Duration>, String> {
     let names: Vec<_> = (0..20).map(|number| format!("before-{number}")).collect();
+    let watch = Stopwatch::start();
+    let mut fired = None;
     throughout(time, "reads during the outage", || {
+        if fired.is_none() && alert(cluster, api)? {
+            fired = Some(watch.elapsed());
+        }
         names.iter().try_for_each(|name| {
             let value = api.read_secret(name)?;
             ensure(value == cluster.value(name), || format!("{name} reads as {value}"))
         })
-    })
+    })?;
+    Ok(fired)
 }
 
-/// The alert of the manual: too long since the last good Status.
-fn alert(cluster: &Cluster, api: &Api) -> Result<(), String> {
+/// Waits until writes go on: a seed may be made a moment after health is.
+fn wait_written(cluster: &Cluster, api: &Api) -> Result<(), String> {
+    let value = cluster.value("again");
+    within(Duration::from_secs(60), "a write", || Ok(api.write_secret("again", &value)?))?;
+    cluster.secrets.borrow_mut().insert("again".to_owned(), value);
+    Ok(())
+}
+
+/// Whether the alert of the manual fires: it is too long since the last good Status.
+fn alert(cluster: &Cluster, api: &Api) -> Result<bool, String> {
     let name = "apiserver_envelope_encryption_key_id_hash_status_last_timestamp_seconds";
-    let last = api
-        .metrics(name)?
-        .iter()
-        .filter_map(|line| line.rsplit(' ').next()?.parse().ok())
-        .fold(0.0, f64::max);
+    let lines = api.metrics(name)?;
+    let times = lines.iter().filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    let last = times.reduce(f64::max).ok_or_else(|| format!("there is no metric {name}"))?;
     let now: f64 = cluster.node()?.sh("date +%s")?.parse().map_err(|_| "date prints no number")?;
-    ensure(now - last > ALERT, || format!("the last good Status was {} s ago", now - last))
+    Ok(now - last > ALERT)
 }

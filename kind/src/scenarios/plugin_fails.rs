@@ -41,7 +41,7 @@ fn run(stage: &Stage) -> Result<(), String> {
         written.acknowledged.len(),
         written.longest_gap.as_secs_f32()
     ));
-    stage.shown(cluster.encrypted_at_rest(&[&key_id], "load")?);
+    stage.shown(cluster.encrypted_at_rest(&[&key_id])?);
     cluster.finish();
     Ok(())
 }

@@ -43,7 +43,7 @@ fn run(stage: &Stage) -> Result<(), String> {
             format!("still under the old key: {}", counts[&old])
         })?;
         destroy_old_key(&cluster)?;
-        let shown = cluster.encrypted_at_rest(&[&new], "before")?;
+        let shown = cluster.encrypted_at_rest(&[&new])?;
         stage.shown(format!(
             "{}: from {old} to a new key under load, {} writes, none refused, the old key destroyed; {shown}",
             kms.name(),

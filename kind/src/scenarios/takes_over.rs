@@ -1,71 +1,108 @@
 //! Objects that the Go kleidi wrapped stay readable when kleidi takes its place, and move to kleidi's key.
 //!
 //! Genuine answers of the Go plugin, with their key, become Secrets in etcd as kube-apiserver would have stored
-//! them. Then the manual's way: the old key stays on the token, kleidi's own beside it, `decryptAlso` names the old
-//! format, and goes again.
+//! them. Then the manual's way: the old key stays where it is, kleidi's own beside it, `decryptAlso` names the old
+//! format, and goes again. On a SoftHSM token, and in OpenBao's transit engine, there with the formats of two other
+//! plugins as well.
 
-use kleidi_proto::encryption::{EncryptedDekSourceType, EncryptedObject};
-use kleidi_sim::object::{self, Secret};
-use kleidi_sim::version::Version;
 use serde_json::Value;
-use zeroize::Zeroizing;
 
 use crate::cluster::Cluster;
+use crate::foreign::{self, hex};
 use crate::node::Node;
-use crate::plan::{Kms, PROVIDER, Plan};
-use crate::scenario::{Scenario, Stage, ensure};
+use crate::plan::{Kms, Plan};
+use crate::scenario::{Scenario, Stage};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "takes-over-from-the-go-kleidi",
-    shows: "what the Go kleidi wrapped stays readable after the switch, new writes are ours, the old format can go",
-    minutes: 3,
+    shows: "what the Go kleidi wrapped, with SoftHSM or OpenBao, stays readable after the switch, new writes are ours, the old format can go",
+    minutes: 8,
     run,
 };
 
 const VECTORS: &str = include_str!("../../../harness/vectors/foreign-plugins.json");
 
-/// What the Go plugin calls its key.
+/// What the Go plugin calls its key on a token.
 const LABEL: &str = "kleidi-kms-plugin";
 
-fn run(stage: &Stage) -> Result<(), String> {
-    let cluster = stage.cluster(Plan::new(Kms::SoftHsm))?;
-    let node = cluster.node()?;
-    let ours = cluster.key_id()?;
-    let vectors: Value = serde_json::from_str(VECTORS).map_err(|error| error.to_string())?;
-    let old =
-        vectors["pkcs11"].as_array().into_iter().flatten().find(|each| each["key_label"] == LABEL);
-    let old = old.ok_or("there are no vectors of the Go kleidi")?;
+/// What the other plugins' key in transit is called here; ours has the name that theirs had.
+const OLD_KEY: &str = "old";
 
+/// Plugins with a key in transit: as the vectors name them, and as `decryptAlso` does.
+const IN_TRANSIT: [(&str, &str); 3] = [
+    ("kleidi (Go)", "kleidi-go"),
+    ("vault-kubernetes-kms (Go)", "vault-kubernetes-kms"),
+    ("vault-kms-provider (Rust)", "vault-kms-provider"),
+];
+
+fn run(stage: &Stage) -> Result<(), String> {
+    let vectors: Value = serde_json::from_str(VECTORS).map_err(|error| error.to_string())?;
+    on_a_token(stage, &vectors["pkcs11"])?;
+    in_transit(stage, &vectors["transit"])
+}
+
+fn on_a_token(stage: &Stage, vectors: &Value) -> Result<(), String> {
+    let old = with(vectors, "key_label", LABEL)?;
+    let cluster = stage.cluster(Plan::new(Kms::SoftHsm))?;
     cluster.step("the Go kleidi's key is on the token, and its objects are in etcd");
-    import(node, &hex(&old["aes256_key_hex"])?)?;
-    let mut count = 0;
-    for vector in old["vectors"].as_array().into_iter().flatten() {
-        // Not all that was wrapped is a seed.
-        if let Ok(seed) = <[u8; 32]>::try_from(hex(&vector["plaintext_hex"])?) {
-            store(&cluster, &format!("old-{count}"), vector, &seed)?;
-            count += 1;
-        }
+    import(cluster.node()?, &hex(&old["aes256_key_hex"])?)?;
+    let names = foreign::store(&cluster, "old", &old["vectors"])?;
+    take_over(stage, cluster, &names, "  - plugin: kleidi-go\n")
+}
+
+fn in_transit(stage: &Stage, vectors: &Value) -> Result<(), String> {
+    let cluster = stage.cluster(Plan::new(Kms::OpenBao))?;
+    cluster.step("the old key is in OpenBao, and the objects of three plugins are in etcd");
+    let openbao = cluster.openbao.as_ref().ok_or("there is no OpenBao")?;
+    openbao.restore(OLD_KEY, vectors["backup"].as_str().unwrap_or_default())?;
+    let mut names = Vec::new();
+    let mut formats = String::new();
+    for (plugin, format) in IN_TRANSIT {
+        let old = with(&vectors["plugins"], "plugin", plugin)?;
+        names.extend(foreign::store(&cluster, format, &old["vectors"])?);
+        formats += &format!("  - {{plugin: {format}, key: {OLD_KEY}}}\n");
     }
-    ensure(count > 0, || "no vector has a seed".to_owned())?;
-    let refused = cluster.api()?.read_secret("old-0");
-    ensure(refused.is_err(), || "a format that nobody named is read".to_owned())?;
-    stage.shown("a format that the configuration does not name is refused");
+    take_over(stage, cluster, &names, &formats)
+}
+
+/// From old objects that nobody can read to a cluster in which all is ours; `formats` are the lines of `decryptAlso`.
+fn take_over(
+    stage: &Stage,
+    cluster: Cluster,
+    names: &[String],
+    formats: &str,
+) -> Result<(), String> {
+    let node = cluster.node()?;
+    let kms = cluster.plan.kms.name();
+    let ours = cluster.key_id()?;
+    let api = cluster.api()?;
+    names.iter().try_for_each(|name| api.cannot_decrypt(name))?;
+    stage.shown(format!("{kms}: a format that the configuration does not name is refused"));
 
     cluster.step("the configuration names it");
-    configure(
-        node,
-        "printf '  decryptAlso:\\n  - plugin: kleidi-go\\n' >> /etc/kleidi/kleidi.yaml",
-    )?;
+    node.bytes("cat >> /etc/kleidi/kleidi.yaml", format!("  decryptAlso:\n{formats}").as_bytes())?;
+    if let Some(openbao) = &cluster.openbao {
+        // The policy has to allow the other key, too.
+        openbao.provision(&cluster.in_plugins_image("init --print-policy")?)?;
+    }
+    restart(node)?;
     cluster.create_secrets("new", 10)?;
     cluster.everything_readable()?;
-    stage.shown(format!("{count} objects of the Go kleidi read beside new ones"));
+    stage.shown(format!("{kms}: {} objects of other plugins read beside new ones", names.len()));
 
     cluster.step("everything is written anew, and the old format goes");
     cluster.rewrite_secrets()?;
-    configure(node, "sed -i '/decryptAlso/,$d' /etc/kleidi/kleidi.yaml")?;
-    stage.shown(cluster.encrypted_at_rest(&[&ours], "new")?);
+    node.sh("sed -i '/decryptAlso/,$d' /etc/kleidi/kleidi.yaml")?;
+    restart(node)?;
+    stage.shown(format!("{kms}: {}", cluster.encrypted_at_rest(&[&ours])?));
     cluster.finish();
     Ok(())
+}
+
+/// The one in a list whose `field` is `value`.
+fn with<'a>(list: &'a Value, field: &str, value: &str) -> Result<&'a Value, String> {
+    let found = list.as_array().into_iter().flatten().find(|each| each[field] == value);
+    found.ok_or_else(|| format!("there are no vectors of {value}"))
 }
 
 /// Puts the key onto the token, with SoftHSM's own tool.
@@ -81,54 +118,8 @@ fn import(node: &Node, key: &[u8]) -> Result<(), String> {
     node.bytes(&script, key).map(|_| ())
 }
 
-/// Changes kleidi's configuration by a script, and starts it anew.
-fn configure(node: &Node, script: &str) -> Result<(), String> {
-    node.sh(script)?;
+/// Starts kleidi anew, with what its configuration says now.
+fn restart(node: &Node) -> Result<(), String> {
     node.restart_plugin()?;
     node.wait_healthy().map(|_| ())
-}
-
-/// Stores a Secret whose seed the Go plugin has wrapped, past kube-apiserver.
-fn store(cluster: &Cluster, name: &str, vector: &Value, seed: &[u8]) -> Result<(), String> {
-    let value = cluster.value(name);
-    let plain = kleidi_sim::secret::Secret {
-        namespace: "default".to_owned(),
-        name: name.to_owned(),
-        uid: format!("00000000-0000-4000-8000-{:012}", name.len()),
-        created: 1_760_000_000,
-        data: [("value".to_owned(), value.clone().into_bytes())].into(),
-        kind: "Opaque".to_owned(),
-        manager: None,
-    };
-    let key = format!("/registry/secrets/default/{name}");
-    let source_type = EncryptedDekSourceType::HkdfSha256XnonceAesGcmSeed;
-    let secret = Secret::new(source_type, Zeroizing::new(seed.to_vec()))
-        .map_err(|error| error.to_string())?;
-    let mut random = [0; 44];
-    getrandom::fill(&mut random).map_err(|error| error.to_string())?;
-    let (info, nonce) = random.split_first_chunk().ok_or("too few random bytes")?;
-    let nonce = nonce.try_into().map_err(|_| "too few random bytes")?;
-    let sealed = secret.seal(info, nonce, &plain.encode(), key.as_bytes());
-    let annotations = vector["annotations_hex"].as_object().into_iter().flatten();
-    let object = EncryptedObject {
-        encrypted_data: sealed.ok_or("a seed that seals nothing")?,
-        key_id: vector["key_id"].as_str().unwrap_or_default().to_owned(),
-        encrypted_dek_source: hex(&vector["ciphertext_hex"])?,
-        annotations: annotations
-            .map(|(name, value)| Ok((name.clone(), hex(value)?)))
-            .collect::<Result<_, String>>()?,
-        encrypted_dek_source_type: source_type.into(),
-    };
-    cluster.node()?.put(&key, &object::to_value(PROVIDER, &object, Version::default()))?;
-    cluster.secrets.borrow_mut().insert(name.to_owned(), value);
-    Ok(())
-}
-
-/// The bytes of a string in hex.
-fn hex(text: &Value) -> Result<Vec<u8>, String> {
-    let text = text.as_str().ok_or("a vector lacks a field")?;
-    let pairs = text.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).unwrap_or_default());
-    pairs
-        .map(|pair| u8::from_str_radix(pair, 16).map_err(|error| format!("{text}: {error}")))
-        .collect()
 }
