@@ -69,7 +69,7 @@ pub fn logs() -> Result<(), String> {
 /// Removes those that are named, with or without `kleidi-` before it, or all of ours and what builds have left.
 pub fn down(names: &[String]) -> Result<(), String> {
     let ours = cluster::all_and_left()?;
-    let named = names.iter().map(|name| {
+    let chosen = names.iter().map(|name| {
         let full = if name.starts_with(PREFIX) { name.clone() } else { format!("{PREFIX}{name}") };
         if ours.contains(&full) {
             return Ok(full);
@@ -77,8 +77,8 @@ pub fn down(names: &[String]) -> Result<(), String> {
         let there = if ours.is_empty() { "none".to_owned() } else { ours.join(", ") };
         Err(format!("there is no cluster {full} of ours; there are: {there}"))
     });
-    let named = named.collect::<Result<Vec<_>, _>>()?;
-    let removed = if names.is_empty() { &ours } else { &named };
+    let chosen = chosen.collect::<Result<Vec<_>, _>>()?;
+    let removed = if names.is_empty() { &ours } else { &chosen };
     let outcomes: Vec<_> = removed.iter().map(|name| cluster::remove(name)).collect();
     if names.is_empty() {
         // Of a build that was killed. One that runs is not as old.

@@ -60,7 +60,7 @@ fn in_transit(stage: &Stage, vectors: &Value) -> Result<(), String> {
     for (plugin, format) in IN_TRANSIT {
         let old = with(&vectors["plugins"], "plugin", plugin)?;
         names.extend(foreign::store(&cluster, format, &old["vectors"])?);
-        formats += &format!("  - {{plugin: {format}, key: {OLD_KEY}}}\n");
+        formats += &["  - {plugin: ", format, ", key: ", OLD_KEY, "}\n"].concat();
     }
     take_over(stage, cluster, &names, &formats)
 }
