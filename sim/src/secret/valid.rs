@@ -61,6 +61,7 @@ impl Secret {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secret::OPAQUE;
 
     #[test]
     fn names_are_those_that_the_api_takes() {
@@ -94,7 +95,7 @@ mod tests {
             uid: String::new(),
             created: 0,
             data: [("a".to_owned(), half.clone()), ("b".to_owned(), half)].into(),
-            kind: "Opaque".into(),
+            kind: OPAQUE.into(),
             manager: None,
         };
         assert_eq!(secret.validate(), Ok(()));

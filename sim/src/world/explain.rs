@@ -51,28 +51,37 @@ pub fn timeline(plan: &Plan, records: &[Record], violation: &Violation, before_m
             times += 1;
             continue;
         }
-        if times > 0 {
-            let _ = writeln!(text, "{:>10}  (the same {times} times more)", "");
-        }
+        text += &again(times);
         text += &routine.take();
         (last, times) = (line, 0);
         let column = node.map_or(0, |node| 24 + node * WIDTH);
         let mark = if record.at_ms == violation.at_ms { " ◄" } else { "" };
         let _ = writeln!(text, "{}  {:column$}{what}{mark}", seconds_of(record), "");
     }
-    text + &routine.take()
+    text + &again(times) + &routine.take()
+}
+
+/// A line for those that were as the one before.
+fn again(times: u64) -> String {
+    if times == 0 {
+        return String::new();
+    }
+    format!("{:>10}  (the same {times} times more)\n", "")
 }
 
 fn seconds_of(record: &Record) -> String {
     format!("{:>10}", format!("{}.{:03}", record.at_ms / 1000, record.at_ms % 1000))
 }
 
-/// What the plan did until then.
+/// What the plan did until then, and that all faults ended.
+pub(super) fn done<'a>(records: &'a [Record], violation: &Violation) -> Vec<&'a Record> {
+    let before = records.iter().filter(|record| record.at_ms <= violation.at_ms);
+    before.filter(|record| matches!(record.is, Is::Event(_) | Is::Healed)).collect()
+}
+
+/// The last of it.
 fn events(plan: &Plan, records: &[Record], violation: &Violation) -> String {
-    let happened = |record: &&Record| {
-        record.at_ms <= violation.at_ms && matches!(record.is, Is::Event(_) | Is::Healed)
-    };
-    let all: Vec<_> = records.iter().filter(happened).collect();
+    let all = done(records, violation);
     let mut text = format!(
         "{} nodes ({}). Until then the plan did:\n\n",
         plan.nodes,
@@ -83,7 +92,7 @@ fn events(plan: &Plan, records: &[Record], violation: &Violation) -> String {
     }
     for record in &all[all.len().saturating_sub(EVENTS)..] {
         if let Some((node, what)) = told(&record.is) {
-            let node = node.map_or(String::new(), |node| format!(" (node {node})"));
+            let node = node.map(|node| format!(" (node {node})")).unwrap_or_default();
             let _ = writeln!(text, "{}  {what}{node}", seconds_of(record));
         }
     }
@@ -106,11 +115,10 @@ pub(super) fn object(records: &[Record], violation: &Violation) -> String {
         Is::Wrote { object, .. } | Is::Read { object, .. } => *object == about,
         _ => false,
     };
-    let all: Vec<_> = before.filter(|record| is_it(&record.is)).collect();
     let mut text = format!("Object {about} until then, the last of each node and kind:\n\n");
     let mut seen = Vec::new();
     let mut lines = Vec::new();
-    for record in all.iter().rev() {
+    for record in before.filter(|record| is_it(&record.is)).rev() {
         let Some((Some(node), what)) = told(&record.is) else { continue };
         let kind = (node, what.split(' ').take(2).collect::<Vec<_>>().join(" "));
         if !seen.contains(&kind) {

@@ -6,7 +6,7 @@ mod lasting;
 
 use std::fmt::Write as _;
 
-use super::explain::object;
+use super::explain::{done, object};
 use super::history::{Is, Record};
 use super::judge::Violation;
 use super::plan::Plan;
@@ -52,8 +52,8 @@ pub fn page(plan: &Plan, records: &[Record], violation: &Violation, before_ms: u
 
 /// The events before it, the last ones first seen last.
 fn listed(records: &[Record], violation: &Violation) -> String {
-    let before = records.iter().filter(|record| record.at_ms <= violation.at_ms);
-    let events: Vec<_> = before
+    let events: Vec<_> = done(records, violation)
+        .into_iter()
         .filter_map(|record| match &record.is {
             Is::Event(what) => {
                 let to = what.node().map_or("all".to_owned(), |node| format!("node {node}"));

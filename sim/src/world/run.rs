@@ -237,9 +237,6 @@ fn heal(shared: &Arc<Shared>, nodes: &[Arc<Node>], plan: &Plan) {
             let [first, other] = [PROVIDER, OTHER].map(|name| Provider::Kms(name.to_owned()));
             node.configure(&[first, other, Provider::Identity]);
         }
-    }
-    kms.heal();
-    for (number, node) in nodes.iter().enumerate() {
         // What it was told wrongly is in its memory for a day.
         let misled = plan
             .events
@@ -249,5 +246,6 @@ fn heal(shared: &Arc<Shared>, nodes: &[Arc<Node>], plan: &Plan) {
             tokio::spawn(Arc::clone(node).start_apiserver());
         }
     }
+    kms.heal();
     history.push(Is::Healed);
 }

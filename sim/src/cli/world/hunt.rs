@@ -41,18 +41,22 @@ pub(in crate::cli) fn hunt(args: &HuntArgs) -> Result<ExitCode, String> {
         runs: AtomicU64::new(0),
         worst: Mutex::new(None),
     };
-    let jobs = args.jobs.max(1);
-    thread::scope(|scope| {
-        for _ in 0..jobs {
-            scope.spawn(|| hunt.play());
-        }
-    });
+    at_a_time(args.jobs, || hunt.play());
     hunt.tell();
     match hunt.worst.into_inner() {
         None => Ok(ExitCode::SUCCESS),
         Some(Ok(code)) => Ok(ExitCode::from(code)),
         Some(Err(fault)) => Err(fault),
     }
+}
+
+/// The same job so often at a time.
+fn at_a_time(jobs: usize, job: impl Fn() + Sync) {
+    thread::scope(|scope| {
+        for _ in 0..jobs.max(1) {
+            scope.spawn(&job);
+        }
+    });
 }
 
 struct Hunt<'a> {
@@ -76,10 +80,8 @@ impl Hunt<'_> {
             if seed >= self.end {
                 return;
             }
-            match self.run(seed) {
-                Ok(None) => {}
-                Ok(Some(code)) => _ = self.worst.lock().get_or_insert(Ok(code)),
-                Err(fault) => _ = self.worst.lock().get_or_insert(Err(fault)),
+            if let Some(outcome) = self.run(seed).transpose() {
+                self.worst.lock().get_or_insert(outcome);
             }
             let runs = self.runs.fetch_add(1, Ordering::Relaxed) + 1;
             if runs.is_multiple_of(TELLS_EACH) {
@@ -131,20 +133,15 @@ fn canary() -> Result<(), String> {
 /// Each mutant, until it is caught; some at a time.
 pub(in crate::cli) fn mutants(seeds: u64, jobs: usize) -> ExitCode {
     let (next, survivors) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    thread::scope(|scope| {
-        for _ in 0..jobs.max(1) {
-            scope.spawn(|| {
-                while let Some(mutant) = Mutant::ALL.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let name = format!("{mutant:?}");
-                    let found = (0..seeds).find_map(|seed| caught(*mutant, seed));
-                    if let Some((seeds, invariant)) = found {
-                        say(&format!("{name:22} {invariant:?} after {seeds} seeds"));
-                    } else {
-                        survivors.fetch_add(1, Ordering::Relaxed);
-                        say(&format!("{name:22} SURVIVES {seeds} seeds"));
-                    }
-                }
-            });
+    at_a_time(jobs, || {
+        while let Some(mutant) = Mutant::ALL.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let name = format!("{mutant:?}");
+            if let Some((seeds, invariant)) = (0..seeds).find_map(|seed| caught(*mutant, seed)) {
+                say(&format!("{name:22} {invariant:?} after {seeds} seeds"));
+            } else {
+                survivors.fetch_add(1, Ordering::Relaxed);
+                say(&format!("{name:22} SURVIVES {seeds} seeds"));
+            }
         }
     });
     let survivors = survivors.into_inner();

@@ -15,6 +15,7 @@ const TAKES_MS: u64 = 500;
 
 /// A node as the events left it.
 #[derive(Debug, Clone, Copy)]
+#[allow(clippy::struct_excessive_bools, reason = "each is true or not, whatever the others are")]
 pub(super) struct Track {
     plugin: bool,
     gate: Gate,
@@ -24,9 +25,8 @@ pub(super) struct Track {
     takes_ms: u64,
     lag_ms: u64,
     pub(super) trouble: Trouble,
-    /// Since when its apiserver may have a seed in memory that is none: it asks for each once, and keeps what it gets
-    /// for a day.
-    misled: Option<u64>,
+    /// Its apiserver may have a seed in memory that is none: it asks for each once, and keeps what it gets for a day.
+    misled: bool,
     /// Since when the KMS does to it what it does.
     pub(super) trouble_since: u64,
     /// When something happened to it last.
@@ -49,7 +49,7 @@ const HEALTHY: Track = Track {
     takes_ms: 0,
     lag_ms: 0,
     trouble: Trouble::None,
-    misled: None,
+    misled: false,
     trouble_since: 0,
     changed: 0,
     way_changed: 0,
@@ -151,13 +151,14 @@ impl Tracks {
     pub(super) fn event(&mut self, at_ms: u64, what: &What) {
         self.kms_event(at_ms, what);
         let Some(node) = what.node().and_then(|node| self.nodes.get_mut(node)) else { return };
-        if let What::ApiserverRestarted { .. } = what {
-            node.misled = (node.trouble == Trouble::UnwrapsWrongly).then_some(at_ms);
-        }
         // Whatever asks it for something has to get it.
-        if let What::Rewritten { .. } | What::Burst { .. } | What::ApiserverRestarted { .. } = what
-        {
-            return;
+        match what {
+            What::ApiserverRestarted { .. } => {
+                node.misled = node.trouble == Trouble::UnwrapsWrongly;
+                return;
+            }
+            What::Rewritten { .. } | What::Burst { .. } => return,
+            _ => {}
         }
         node.changed = at_ms;
         if !matches!(what, What::Kms { .. } | What::KmsTakes { .. } | What::KmsLag { .. }) {
@@ -172,9 +173,7 @@ impl Tracks {
             }
             What::Kms { does, .. } if node.trouble != *does => {
                 (node.trouble, node.trouble_since) = (*does, at_ms);
-                if *does == Trouble::UnwrapsWrongly {
-                    node.misled = Some(at_ms);
-                }
+                node.misled |= *does == Trouble::UnwrapsWrongly;
             }
             What::KmsTakes { ms, .. } => node.takes_ms = *ms,
             What::KmsLag { ms, .. } => node.lag_ms = *ms,
@@ -242,7 +241,7 @@ impl Tracks {
                 && node.takes_ms <= TAKES_MS
                 && node.lag_ms == 0
                 && node.trouble == Trouble::None
-                && node.misled.is_none()
+                && !node.misled
                 && at_ms >= node.changed + self.settles_ms
         })
     }
