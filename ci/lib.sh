@@ -49,6 +49,11 @@ docker_build() {
   said=$(DOCKER_BUILDKIT=0 docker build --quiet "$@" 2>&1) || die "docker build $*: $said"
 }
 
+# Says how large an image is.
+say_size() {
+  say "$1: $(docker image inspect --format '{{.Size}}' "$1" | awk '{ printf "%.1f MB", $1 / 1e6 }')"
+}
+
 # The comment at the top of the script.
 usage() {
   sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
