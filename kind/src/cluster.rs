@@ -191,12 +191,30 @@ impl Cluster {
     /// Creates `<series>-0` and so on, through each kube-apiserver in turn.
     pub fn create_secrets(&self, series: &str, count: usize) -> Result<(), String> {
         let apis = self.nodes.iter().map(Node::api).collect::<Result<Vec<_>, _>>()?;
+        self.create_secrets_through(&apis, series, count)
+    }
+
+    /// The same, through these.
+    pub fn create_secrets_through(
+        &self,
+        apis: &[Api],
+        series: &str,
+        count: usize,
+    ) -> Result<(), String> {
         for (number, api) in (0..count).zip(apis.iter().cycle()) {
             let name = format!("{series}-{number}");
             let value = self.value(&name);
             api.create_secret(&name, &value).map_err(|error| format!("Secret {name}: {error}"))?;
             self.secrets.borrow_mut().insert(name, value);
         }
+        Ok(())
+    }
+
+    /// Gives a Secret its value, whether it is there or not, and remembers it.
+    pub fn write_secret(&self, api: &Api, name: &str) -> Result<(), String> {
+        let value = self.value(name);
+        api.write_secret(name, &value)?;
+        self.secrets.borrow_mut().insert(name.to_owned(), value);
         Ok(())
     }
 

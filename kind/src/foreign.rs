@@ -35,7 +35,7 @@ fn store_one(cluster: &Cluster, name: &str, vector: &Value, seed: &[u8; 32]) -> 
         uid: format!("00000000-0000-4000-8000-{:012}", cluster.secrets.borrow().len()),
         created: 1_760_000_000,
         data: [("value".to_owned(), value.clone().into_bytes())].into(),
-        kind: "Opaque".to_owned(),
+        kind: kleidi_sim::secret::OPAQUE.to_owned(),
         manager: None,
     };
     let key = format!("/registry/secrets/default/{name}");

@@ -105,12 +105,7 @@ fn plugin_away(cluster: &Cluster) -> Result<(), String> {
     cluster.readable_through(second)?;
     // A kube-apiserver that starts makes a seed of its own, which the second node cannot have.
     let api = first.restart_apiserver()?;
-    for number in 0..10 {
-        let name = format!("meanwhile-{number}");
-        let value = cluster.value(&name);
-        api.create_secret(&name, &value)?;
-        cluster.secrets.borrow_mut().insert(name, value);
-    }
+    cluster.create_secrets_through(&[api], "meanwhile", 10)?;
     second.api()?.cannot_decrypt("meanwhile-0")?;
     second.sh(&format!("mv /root/kleidi.yaml {MANIFEST}"))?;
     second.wait_healthy()?;
@@ -125,10 +120,8 @@ fn node_lost(cluster: &Cluster) -> Result<(), String> {
     third.cut_power()?;
     for (number, node) in [first, second].into_iter().enumerate() {
         let name = format!("without-third-{number}");
-        let value = cluster.value(&name);
         // etcd elects a leader first.
-        within(PATIENCE, "a write", || Ok(node.api()?.write_secret(&name, &value)?))?;
-        cluster.secrets.borrow_mut().insert(name, value);
+        within(PATIENCE, "a write", || cluster.write_secret(&node.api()?, &name))?;
         within(PATIENCE, "reads", || cluster.readable_through(node))?;
     }
     third.start()?;

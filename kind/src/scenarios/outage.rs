@@ -59,7 +59,8 @@ fn run(stage: &Stage) -> Result<(), String> {
         within(FIRED, "the alert to end", || {
             ensure(!alert(&cluster, &api)?, || "it fires".to_owned())
         })?;
-        wait_written(&cluster, &api)
+        // A seed may be made a moment after health is.
+        within(Duration::from_secs(60), "a write", || cluster.write_secret(&api, "again"))
     })?;
     judge(stage, &written, began, outage)?;
     cluster.create_secrets("after", 5)?;
@@ -135,14 +136,6 @@ fn reads_go_on(cluster: &Cluster, api: &Api, time: Duration) -> Result<Option<Du
         })
     })?;
     Ok(fired)
-}
-
-/// Waits until writes go on: a seed may be made a moment after health is.
-fn wait_written(cluster: &Cluster, api: &Api) -> Result<(), String> {
-    let value = cluster.value("again");
-    within(Duration::from_secs(60), "a write", || Ok(api.write_secret("again", &value)?))?;
-    cluster.secrets.borrow_mut().insert("again".to_owned(), value);
-    Ok(())
 }
 
 /// Whether the alert of the manual fires: it is too long since the last good Status.
