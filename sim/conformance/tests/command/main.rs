@@ -17,3 +17,4 @@ mod selection;
 mod self_test;
 mod stage;
 mod terminal;
+mod vacuous;
