@@ -206,7 +206,7 @@ pub const MUTANTS: &[Mutant] = &[
     only(F::VersionChanges, "status.version-stable", "reports v2beta1 from the third Status of a connection on"),
     only(F::HealthzInCapitals, "status.healthz-ok", "reports OK"),
     with(F::KeyIdTooLong, "status.key-id-present", &["limits.key-id-under-1k"], "has key_ids of 1025 bytes"),
-    with(F::KeyIdOfFifthCall, "status.key-id-stable", &["rotation.no-flip-flop"],
+    with(F::KeyIdOfFifthCall, "status.key-id-stable", &["outage.key-id-unchanged", "rotation.no-flip-flop"],
         "has another key_id from the fifth Status of a connection on"),
     only(F::KeyIdWithNewline, "status.key-id-printable", "has key_ids that end with a newline"),
     only(F::KeyIdWithPem, "status.key-id-printable", "has the first line of a private key in its key_ids"),
