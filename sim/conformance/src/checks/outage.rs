@@ -3,13 +3,13 @@
 mod seen;
 
 use tokio::time::Instant;
-use tonic::Code;
+use tonic::{Code, Status};
 
 use crate::check::Level::{Must, Should};
 use crate::check::Profile::Outage;
 use crate::check::{Check, Outcome, Stop};
 use crate::checks::restart::restarted;
-use crate::client::{Client, back, code_name, describe, overdue};
+use crate::client::{Client, answered, back, code_name, describe, overdue};
 use crate::context::{Context, Demand as _, demand};
 use crate::hooks::Hook;
 use crate::source::Document::{Config, Kep, Proto};
@@ -127,7 +127,8 @@ pub(crate) const CHECKS: &[Check] = &[
         procedure: "Encrypt; forbid decrypting; encrypt; call Status, each time on a new connection, until it is \
                     answered with an error, or with another `healthz` than `ok`; otherwise decrypt.",
         asserts: "It does so within --outage-window. That the connection ends does not count. Not run where \
-                  Encrypt fails, too, or where Decrypt does not.",
+                  Encrypt ends as in an outage (UNAVAILABLE, DEADLINE_EXCEEDED, no answer), or where Decrypt \
+                  works. That Encrypt is refused, too, is noted: a plugin may encrypt only what it can decrypt.",
         run: |cx| Box::pin(decrypt_permission_lost(cx)),
         ..Check::DEFAULT
     },
@@ -297,20 +298,29 @@ async fn decrypt_permission_lost(cx: &Context) -> Outcome {
     let seen = Seen::new(cx);
     cx.hook(Hook::DenyDecrypt).await?;
     let noticed = match seen.encrypt(&client).await {
-        // It would be an outage like any other.
-        Err(status) => Err(Stop::NotRun(format!(
-            "--on-deny-decrypt must forbid decrypting alone, and Encrypt failed, too: {}",
+        Err(status) if outage(&status) => Err(Stop::NotRun(format!(
+            "--on-deny-decrypt must forbid decrypting alone, and Encrypt ends as in an outage: {}",
             describe(&status)
         ))),
-        Ok(()) => match seen.shown().await {
-            Some(code) => {
-                cx.note(code_name(code));
-                Ok(())
+        encrypted => {
+            if let Err(status) = encrypted {
+                cx.note(format!("Encrypt is refused, too: {}", describe(&status)));
             }
-            None => Err(unnoticed(cx, client.decrypt(back(&wrapped, cx.uid())).await.is_ok())),
-        },
+            match seen.shown().await {
+                Some(code) => {
+                    cx.note(code_name(code));
+                    Ok(())
+                }
+                None => Err(unnoticed(cx, client.decrypt(back(&wrapped, cx.uid())).await.is_ok())),
+            }
+        }
     };
     seen.over(Hook::AllowDecrypt, noticed).await.map(|_| ())
+}
+
+/// Whether a call ended as one does whose KMS is away: not even a refusal came from there.
+fn outage(status: &Status) -> bool {
+    !answered(status) || [Code::Unavailable, Code::DeadlineExceeded].contains(&status.code())
 }
 
 /// Status says ok: whose fault it is depends on whether the plugin still decrypts.

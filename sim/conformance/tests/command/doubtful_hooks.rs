@@ -61,7 +61,7 @@ fn a_hook_that_takes_more_away_than_decrypting_proves_nothing_of_that() {
     let hooks = ["--on-deny-decrypt", &down, "--on-allow-decrypt", &up];
     let ended = stage.check(&[&["--run", "outage.decrypt-permission-lost"], &hooks[..]].concat());
     assert_eq!(ended.code, 3, "{ended:?}");
-    assert!(ended.said.contains("and Encrypt failed, too"), "{}", ended.said);
+    assert!(ended.said.contains("and Encrypt ends as in an outage"), "{}", ended.said);
 }
 
 #[test]
