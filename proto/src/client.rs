@@ -44,16 +44,11 @@ impl Connection {
     pub fn client(&self) -> KeyManagementServiceClient<Self> {
         KeyManagementServiceClient::with_origin(self.clone(), origin())
     }
-
-    /// A client of any gRPC method on this connection.
-    #[must_use]
-    pub fn grpc(&self) -> tonic::client::Grpc<Self> {
-        tonic::client::Grpc::with_origin(self.clone(), origin())
-    }
 }
 
 /// What kube-apiserver since 1.32 sends for `:authority`.
-fn origin() -> http::Uri {
+#[must_use]
+pub fn origin() -> http::Uri {
     http::Uri::from_static("http://localhost")
 }
 

@@ -77,6 +77,6 @@ mod tests {
             assert!(!check.sources.is_empty() || check.level != Level::Must, "{}", check.id);
             assert!(!check.sources.is_empty() || !check.rationale.is_empty(), "{}", check.id);
         }
-        assert!(ids.len() >= 74, "{}", ids.len());
+        assert!(ids.len() >= 78, "{}", ids.len());
     }
 }

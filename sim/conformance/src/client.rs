@@ -4,7 +4,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kleidi_proto::client::Connection;
+use kleidi_proto::client::{Connection, origin};
 use kleidi_proto::kms::{
     DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse, StatusRequest, StatusResponse,
 };
@@ -17,6 +17,7 @@ use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 
 use crate::endpoint::Endpoint;
+use crate::heard::{Heard, Refused};
 
 /// The service's path, before a method's name.
 pub const SERVICE: &str = "/v2.KeyManagementService/";
@@ -98,8 +99,11 @@ impl Client {
         }
         let path: PathAndQuery =
             path.parse().map_err(|_| Status::internal(format!("{path} is no path")))?;
-        let grpc = self.connection.grpc().max_decoding_message_size(self.receives);
-        let mut grpc = grpc.accept_compressed(CompressionEncoding::Gzip);
+        let refused = Refused::default();
+        let heard = Heard::new(self.connection.clone(), refused.clone());
+        let mut grpc = tonic::client::Grpc::with_origin(heard, origin())
+            .max_decoding_message_size(self.receives)
+            .accept_compressed(CompressionEncoding::Gzip);
         let answered = async {
             grpc.ready().await.map_err(ended)?;
             grpc.unary(request, path, tonic_prost::ProstCodec::<Q, A>::default()).await
@@ -110,7 +114,12 @@ impl Client {
             status.set_source(Arc::new(Overdue));
             return Err(status);
         };
-        answer.map(tonic::Response::into_inner)
+        answer.map(tonic::Response::into_inner).map_err(|mut status| {
+            if status.source().is_none() && !refused.by_server() {
+                status.set_source(Arc::new(Unsaid));
+            }
+            status
+        })
     }
 }
 
@@ -126,23 +135,28 @@ fn leaked(metadata: &mut MetadataMap) {
 #[error("no answer in time")]
 struct Overdue;
 
+/// That the server did not say how the call ended: the status is made up by the library.
+#[derive(Debug, thiserror::Error)]
+#[error("no grpc-status came")]
+struct Unsaid;
+
 /// Whether the call was given up here.
 #[must_use]
 pub fn overdue(status: &Status) -> bool {
     status.source().is_some_and(<dyn Error>::is::<Overdue>)
 }
 
-/// Whether the server itself answered: the call was not given up here, and neither its stream nor its
-/// connection was cut off.
+/// Whether the server itself answered, with a `grpc-status`: the call was not given up here, and neither its
+/// stream nor its connection was cut off.
 #[must_use]
 pub fn answered(status: &Status) -> bool {
     status.source().is_none()
 }
 
-/// Whether the call ended with its stream or its connection.
+/// Whether the call ended with an error of its stream or its connection.
 #[must_use]
 pub fn cut_off(status: &Status) -> bool {
-    !answered(status) && !overdue(status)
+    status.source().is_some_and(|source| !source.is::<Overdue>() && !source.is::<Unsaid>())
 }
 
 /// The connection takes no call any more.
@@ -204,6 +218,33 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
+
+    /// How a call ends that is answered with this HTTP status and these headers, and nothing else.
+    async fn refusal(http: u16, headers: &'static [(&'static str, &'static str)]) -> Status {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let service = service_fn(move |_: http::Request<hyper::body::Incoming>| {
+            let mut answer = http::Response::builder().status(http);
+            for (name, value) in headers {
+                answer = answer.header(*name, *value);
+            }
+            let answer = answer.body(http_body_util::Empty::<prost::bytes::Bytes>::new());
+            async move { answer }
+        });
+        let server = http2::Builder::new(TokioExecutor::new());
+        tokio::spawn(server.serve_connection(TokioIo::new(theirs), service));
+        let client = Client::over(ours, Duration::from_secs(60)).await.unwrap();
+        client.status().await.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_a_grpc_status_is_none() {
+        for http in [200, 404, 503] {
+            let status = refusal(http, &[("content-type", "application/grpc")]).await;
+            assert!(!answered(&status) && !overdue(&status) && !cut_off(&status), "{status:?}");
+            assert!(answered(&refusal(http, &[("grpc-status", "5")]).await));
+        }
+        assert!(!answered(&refusal(200, &[("grpc-status", "0")]).await), "and no message");
+    }
 
     /// The headers of one call, which is turned away.
     async fn headers(call: impl AsyncFnOnce(Client)) -> http::HeaderMap {

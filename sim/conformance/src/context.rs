@@ -56,9 +56,11 @@ pub struct Load {
     pub parallel: usize,
     /// Round trips of each.
     pub rounds: usize,
+    /// Calls of Status on one connection.
+    pub statuses: usize,
     /// Calls that are cancelled.
     pub cancelled: usize,
-    /// Calls of each kind whose time is taken.
+    /// Calls of each kind whose time is taken; Decrypts of one ciphertext.
     pub samples: usize,
     /// Annotations that are too many.
     pub annotations: usize,
@@ -66,7 +68,14 @@ pub struct Load {
 
 impl Default for Load {
     fn default() -> Self {
-        Self { parallel: 64, rounds: 16, cancelled: 1000, samples: 200, annotations: 10_000 }
+        Self {
+            parallel: 64,
+            rounds: 16,
+            statuses: 300,
+            cancelled: 1000,
+            samples: 200,
+            annotations: 10_000,
+        }
     }
 }
 
@@ -142,6 +151,17 @@ impl Context {
         self.bytes(32)
     }
 
+    /// A plaintext as long as a seed, of letters and digits: what prints bytes as text may leave nothing of a
+    /// seed, and all of this.
+    #[must_use]
+    pub fn text(&self) -> Vec<u8> {
+        let mut random = self.random.lock();
+        let text: String = (0..32).map(|_| random.alphanumeric()).collect();
+        let text = text.into_bytes();
+        self.plaintexts.lock().push(text[..TELLS].to_vec());
+        text
+    }
+
     /// A random number below `end`, which is not 0.
     #[must_use]
     pub fn below(&self, end: usize) -> usize {
@@ -194,6 +214,21 @@ impl Context {
             fingerprint(&answer),
             fingerprint(seed)
         )))
+    }
+
+    /// Decrypts; a check of what is refused is not judged where nothing decrypts.
+    pub async fn decrypts(
+        &self,
+        client: &Client,
+        wrapped: &EncryptResponse,
+        seed: &[u8],
+    ) -> Result<(), Stop> {
+        let answer = client.decrypt(back(wrapped, self.uid())).await;
+        let answer = answer.or_not_run("it begins with a Decrypt, which")?;
+        if answer == seed {
+            return Ok(());
+        }
+        Err(Stop::NotRun("it begins with a Decrypt, which answered another plaintext".to_owned()))
     }
 
     /// Calls the hook; what it printed is kept for the report, unless it is the log.

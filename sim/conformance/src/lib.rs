@@ -8,6 +8,7 @@
 //! Nothing here knows a plugin from inside: the only other member of the workspace that it uses are the
 //! bindings.
 
+mod cancel;
 pub mod catalogue;
 pub mod check;
 mod checks;
@@ -18,6 +19,7 @@ pub mod diff;
 mod domain_name;
 pub mod endpoint;
 pub mod expectations;
+mod heard;
 pub mod hooks;
 mod interruption;
 mod load;

@@ -13,7 +13,7 @@ use prost::Message as _;
 
 use crate::client::SERVICE;
 use crate::endpoint::Endpoint;
-use crate::raw::{self, END_OR_ACK, Frame, Raw, kind};
+use crate::raw::{self, Frame, REFUSED_STREAM, Raw, kind};
 
 /// Calls in flight at a time.
 const IN_FLIGHT: u32 = 8;
@@ -67,32 +67,61 @@ impl Load {
     }
 
     async fn take(&mut self, frame: Frame) {
-        let ends = frame.flags & END_OR_ACK != 0;
+        if let Some(reply) = frame.reply() {
+            // That it can not be sent shows in what is read.
+            let _ = self.raw.send(&reply).await;
+        }
         match frame.kind {
-            kind::SETTINGS if !ends => self.send(kind::SETTINGS, END_OR_ACK, &[]).await,
-            kind::PING if !ends => self.send(kind::PING, END_OR_ACK, &frame.payload).await,
             kind::GOAWAY => {
-                let last =
-                    frame.payload.iter().take(4).fold(0, |sum, byte| sum << 8 | u32::from(*byte));
+                let last = number(&frame.payload);
                 // A first one may only announce that another follows.
                 self.last = (last < u32::MAX >> 1).then_some(last).or(self.last);
             }
-            kind::DATA if !frame.payload.is_empty() => {
-                let length = u32::try_from(frame.payload.len()).unwrap_or(0).to_be_bytes();
-                self.send(kind::WINDOW_UPDATE, 0, &length).await;
+            // As good as a GOAWAY, for this call: nothing of it was done (RFC 9113, 8.7).
+            kind::RST_STREAM if number(&frame.payload) == REFUSED_STREAM => {
+                self.open.remove(&frame.stream);
             }
             _ => {}
         }
-        if ends
-            && [kind::DATA, kind::HEADERS].contains(&frame.kind)
-            && self.open.remove(&frame.stream)
-        {
+        if frame.ends_answer() && self.open.remove(&frame.stream) {
             self.answered.fetch_add(1, Ordering::SeqCst);
             self.call().await;
         }
     }
+}
 
-    async fn send(&mut self, kind: u8, flags: u8, payload: &[u8]) {
-        let _ = self.raw.send(&raw::frame(kind, flags, 0, payload)).await;
+/// The first four bytes.
+fn number(payload: &[u8]) -> u32 {
+    payload.iter().take(4).fold(0, |sum, byte| sum << 8 | u32::from(*byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::UnixListener;
+
+    use super::*;
+    use crate::raw::CANCEL;
+
+    /// How many calls count as cut off where the server resets each, for this reason.
+    async fn cut_off(reason: u32) -> usize {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("socket");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let endpoint = socket.display().to_string().parse().unwrap();
+        let load = Load::begin(&endpoint, Duration::from_secs(60)).await.unwrap();
+        let (mut server, _) = listener.accept().await.unwrap();
+        for call in 0..IN_FLIGHT {
+            let reset = raw::frame(kind::RST_STREAM, 0, 2 * call + 1, &reason.to_be_bytes());
+            server.write_all(&reset).await.unwrap();
+        }
+        server.shutdown().await.unwrap();
+        load.run().await
+    }
+
+    #[tokio::test]
+    async fn a_call_that_the_server_has_not_begun_is_not_cut_off() {
+        assert_eq!(cut_off(REFUSED_STREAM).await, 0);
+        assert_eq!(cut_off(CANCEL).await, IN_FLIGHT as usize);
     }
 }

@@ -17,6 +17,8 @@ pub mod kind {
     pub const DATA: u8 = 0;
     /// Headers or trailers.
     pub const HEADERS: u8 = 1;
+    /// A stream ends at once; for what reason.
+    pub const RST_STREAM: u8 = 3;
     /// Parameters.
     pub const SETTINGS: u8 = 4;
     /// Asks for a sign of life.
@@ -30,6 +32,11 @@ pub mod kind {
 /// END_STREAM of DATA; ACK of SETTINGS and PING.
 pub const END_OR_ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
+
+/// Why a stream is reset: the server has not begun with the call.
+pub const REFUSED_STREAM: u32 = 7;
+/// Why a stream is reset: nobody waits for the answer.
+pub const CANCEL: u32 = 8;
 
 /// SETTINGS_INITIAL_WINDOW_SIZE = 0: the server may send no message.
 pub const NO_WINDOW: [u8; 6] = [0, 4, 0, 0, 0, 0];
@@ -45,6 +52,30 @@ pub struct Frame {
     pub stream: u32,
     /// What follows the header.
     pub payload: Vec<u8>,
+}
+
+impl Frame {
+    /// Whether it is the last one of an answer.
+    #[must_use]
+    pub fn ends_answer(&self) -> bool {
+        self.flags & END_OR_ACK != 0 && [kind::DATA, kind::HEADERS].contains(&self.kind)
+    }
+
+    /// The frame with which a client answers it, if it has to: of the connection alone, since the answers to
+    /// one call fit a stream's first window.
+    #[must_use]
+    pub fn reply(&self) -> Option<Vec<u8>> {
+        let acknowledged = self.flags & END_OR_ACK != 0;
+        match self.kind {
+            kind::SETTINGS if !acknowledged => Some(frame(kind::SETTINGS, END_OR_ACK, 0, &[])),
+            kind::PING if !acknowledged => Some(frame(kind::PING, END_OR_ACK, 0, &self.payload)),
+            kind::DATA if !self.payload.is_empty() => {
+                let length = u32::try_from(self.payload.len()).unwrap_or(0).to_be_bytes();
+                Some(frame(kind::WINDOW_UPDATE, 0, 0, &length))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// A frame's bytes; payloads here are far below 2^24.
@@ -125,14 +156,14 @@ impl Raw {
         }
     }
 
-    /// Reads frames until one is `wanted`; acknowledges SETTINGS meanwhile.
+    /// Reads frames until one is `wanted`; answers them meanwhile.
     pub async fn find(&mut self, wanted: impl Fn(&Frame) -> bool) -> Result<Frame, String> {
         let limit = self.limit;
         let search = async {
             loop {
                 let frame = self.next().await.map_err(|error| error.to_string())?;
-                if frame.kind == kind::SETTINGS && frame.flags & END_OR_ACK == 0 {
-                    self.send(&crate::raw::frame(kind::SETTINGS, END_OR_ACK, 0, &[])).await?;
+                if let Some(reply) = frame.reply() {
+                    self.send(&reply).await?;
                 }
                 if wanted(&frame) {
                     return Ok(frame);
@@ -140,6 +171,17 @@ impl Raw {
             }
         };
         timeout(limit, search).await.unwrap_or_else(|_| Err(format!("not within {limit:?}")))
+    }
+
+    /// Ends the connection in order: what was not read would make a reset of it.
+    pub async fn close(mut self) {
+        let limit = self.limit;
+        let rest = async {
+            // That it has ended is what is wanted.
+            let _ = self.stream.shutdown().await;
+            while self.next().await.is_ok() {}
+        };
+        let _ = timeout(limit, rest).await;
     }
 
     /// Reads a frame; an error is the end.

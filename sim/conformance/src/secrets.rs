@@ -2,10 +2,16 @@
 
 use crate::context::hex;
 
-/// Whether `text` has `secret`, of at least 6 bytes, in it: raw, escaped, in hex, in base64 (also as a part
-/// of something longer), or as a list of numbers.
+/// Whether `text` has `secret`, of at least 6 bytes, in it, as it is or [`encoded`].
 #[must_use]
 pub fn has(text: &[u8], secret: &[u8]) -> bool {
+    holds(text, secret) || encoded(text, secret)
+}
+
+/// Whether `text` has `secret`, of at least 6 bytes, in it, but not as it is: escaped, in hex, in base64 (also
+/// as a part of something longer), or as a list of numbers.
+#[must_use]
+pub fn encoded(text: &[u8], secret: &[u8]) -> bool {
     let hex = hex(secret);
     let mut forms = vec![hex.to_uppercase().into_bytes(), hex.into_bytes()];
     // Three bytes are four digits, from whichever of them the group begins.
@@ -14,11 +20,13 @@ pub fn has(text: &[u8], secret: &[u8]) -> bool {
     }
     forms.retain(|form| !form.is_empty());
     forms.iter().any(|form| holds(text, form))
-        || [text, &unescaped(text)].iter().any(|text| holds(text, secret))
+        || !holds(text, secret) && holds(&unescaped(text), secret)
         || [10, 16].iter().any(|radix| lists(text, secret, *radix))
 }
 
-fn holds(text: &[u8], form: &[u8]) -> bool {
+/// Whether `text` has `form` in it, as it is.
+#[must_use]
+pub fn holds(text: &[u8], form: &[u8]) -> bool {
     !form.is_empty() && text.windows(form.len()).any(|window| window == form)
 }
 
@@ -87,7 +95,7 @@ fn base64(bytes: &[u8], last_two: [u8; 2]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::has;
+    use super::{encoded, has, holds};
 
     #[test]
     fn a_secret_is_found_in_every_form() {
@@ -108,9 +116,10 @@ mod tests {
             "a message of a byte and it, in base64: Cvv/IHNlZWQgb2YgYnl0ZXM=",
             "of two and it: Ahv7/yBzZWVkIG9mIGJ5dGVz",
         ] {
-            assert!(has(text.as_bytes(), secret), "{text}");
+            assert!(encoded(text.as_bytes(), secret) && has(text.as_bytes(), secret), "{text}");
         }
-        assert!(has(&[b"..".as_slice(), secret, b".."].concat(), secret));
+        let plain = [b"..".as_slice(), secret, b".."].concat();
+        assert!(has(&plain, secret) && holds(&plain, secret) && !encoded(&plain, secret));
         assert!(has(br"\0 and \001, then b\0\0\0\001ytes", b"b\0\0\0\x01ytes"));
         for text in
             ["another text altogether, long enough to hold it", "", r"\", r"\x", "251, 255, 33"]

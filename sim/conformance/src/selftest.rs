@@ -173,7 +173,8 @@ async fn together(
 fn judge(mutant: &Mutant, report: &Report) -> Option<Wrong> {
     let red = ids(report, Verdict::is_failure);
     let broken = ids(report, |verdict| verdict == Verdict::EngineError);
-    let mut faults = Vec::new();
+    // A run that was cut off, or was not undone, shows nothing of the checks that it did not come to.
+    let mut faults = report.troubles.clone();
     let missed = !red.contains(mutant.check);
     let wrong = |faults: Vec<String>| {
         (!faults.is_empty()).then(|| Wrong { missed, text: faults.join("; ") })
@@ -236,6 +237,18 @@ mod tests {
             let fault = fault(verdicts.0, verdicts.1, verdicts.2).unwrap();
             assert!(fault.text.contains(says), "{verdicts:?}: {fault:?}");
             assert_eq!(fault.missed, says.contains("did not catch"), "{verdicts:?}");
+        }
+    }
+
+    #[test]
+    fn a_run_that_was_cut_off_has_not_shown_the_blast_radius() {
+        for check in ["status.version", "transport.unix-h2c"] {
+            let mutant = MUTANTS.iter().find(|mutant| mutant.check == check).unwrap();
+            let mut report = of(&[(check, MustFailed), ("status.version-v2", ShouldFailed)]);
+            assert_eq!(judge(mutant, &report), None, "{check}");
+            report.troubles.push("the deadline of 10m passed".to_owned());
+            let wrong = judge(mutant, &report).unwrap();
+            assert_eq!((wrong.missed, wrong.text.as_str()), (false, "the deadline of 10m passed"));
         }
     }
 

@@ -1,8 +1,9 @@
-//! What the requirements cite: upstream's files, at a commit, with lines.
+//! What the requirements cite: upstream's files, at a commit, with lines; the manual, whose commit is not known,
+//! at the branch of a release that changes no more.
 
 use std::fmt;
 
-/// A document of upstream's, at the commit that was read.
+/// A document of upstream's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Document {
     /// The plugin interface.
@@ -21,7 +22,7 @@ pub enum Document {
     Mock,
     /// Upstream's test of its own plugin library.
     ServiceTest,
-    /// Kubernetes' manual on KMS providers.
+    /// Kubernetes' manual on KMS providers, the notes for KMS v2; that of 1.29, the first to call it stable.
     Manual,
     /// What an EncryptionConfiguration may say.
     Validation,
@@ -72,8 +73,8 @@ impl Document {
                 "https://github.com/kubernetes/kms/blob/7dc88c042aa2/pkg/service/grpc_service_test.go",
             ),
             Self::Manual => (
-                "Kubernetes manual, KMS provider",
-                "https://kubernetes.io/docs/tasks/administer-cluster/kms-provider/#developing-a-kms-plugin-gRPC-server-notes-kms-v2",
+                "Kubernetes manual 1.29, KMS provider",
+                "https://github.com/kubernetes/website/blob/release-1.29/content/en/docs/tasks/administer-cluster/kms-provider.md",
             ),
             Self::Validation => (
                 "apiserver validation_encryption.go",

@@ -3,24 +3,46 @@
 use kleidi_proto::kms::{DecryptRequest, EncryptResponse};
 use tonic::Code;
 
-use crate::check::Level::Should;
+use crate::check::Level::{Must, Should};
 use crate::check::{Check, Outcome, Stop};
-use crate::client::{Client, back, code_name};
+use crate::client::{Client, back, code_name, describe};
 use crate::context::{Context, Demand as _, demand};
-use crate::source::Document::Envelope;
-use crate::source::lines;
+use crate::source::Document::{Envelope, Manual};
+use crate::source::{Source, lines, whole};
 
 /// A wrong answer of 32 bytes is kept by kube-apiserver for a day.
 const POISON: &str = "kube-apiserver keeps an answer of the right length for up to a day before it is \
                       proven wrong, so an error is better than a doubtful answer.";
 
+const NOT_OURS: &[Source] = &[whole(
+    Manual,
+    "plugins must not attempt to decrypt what they are not sure to have encrypted",
+)];
+
 pub(crate) const CHECKS: &[Check] = &[
     Check {
+        id: "decrypt.repeated",
+        level: Must,
+        requirement: "A ciphertext decrypts to the same plaintext however often it is asked for.",
+        sources: &[lines(
+            Envelope,
+            205,
+            223,
+            "asks whenever its cache does not have the answer, and keeps no count",
+        )],
+        procedure: "Encrypt a seed; decrypt it 200 times.",
+        asserts: "Each plaintext is the seed.",
+        run: |cx| Box::pin(repeated(cx)),
+        ..Check::DEFAULT
+    },
+    Check {
         id: "decrypt.garbage-fails",
-        level: Should,
+        level: Must,
         requirement: "Random bytes for a ciphertext are answered with an error.",
+        sources: NOT_OURS,
         rationale: POISON,
-        procedure: "Decrypt 1, 16, 28, 60 and 1024 random bytes with a key_id and annotations of Encrypt's.",
+        procedure: "Encrypt and decrypt; decrypt 1, 16, 28, 60 and 1024 random bytes with that key_id and those \
+                    annotations.",
         asserts: "Each call fails with an answer of the plugin's own, and Status succeeds afterwards on the same \
                   connection.",
         run: |cx| Box::pin(garbage_fails(cx)),
@@ -28,10 +50,11 @@ pub(crate) const CHECKS: &[Check] = &[
     },
     Check {
         id: "decrypt.tampered-fails",
-        level: Should,
+        level: Must,
         requirement: "A ciphertext with one bit flipped is answered with an error.",
+        sources: NOT_OURS,
         rationale: POISON,
-        procedure: "Encrypt; flip one bit of the first, the last and ten bytes between, one at a time; \
+        procedure: "Encrypt and decrypt; flip one bit of the first, the last and ten bytes between, one at a time; \
                     decrypt each.",
         asserts: "Each call fails with an answer of the plugin's own, and Status succeeds afterwards on the same \
                   connection.",
@@ -40,10 +63,11 @@ pub(crate) const CHECKS: &[Check] = &[
     },
     Check {
         id: "decrypt.truncated-fails",
-        level: Should,
+        level: Must,
         requirement: "A ciphertext that was cut is answered with an error, soon.",
+        sources: NOT_OURS,
         rationale: POISON,
-        procedure: "Encrypt; decrypt every beginning of the ciphertext (sixteen of a long one), the empty \
+        procedure: "Encrypt and decrypt; decrypt every beginning of the ciphertext (sixteen of a long one), the empty \
                     one among them.",
         asserts: "Each call fails with an answer of the plugin's own, within --timeout, and Status succeeds \
                   afterwards on the same connection.",
@@ -56,21 +80,37 @@ pub(crate) const CHECKS: &[Check] = &[
         requirement: "With a key_id that was altered there is an error or the right plaintext, never \
                       another.",
         rationale: POISON,
-        procedure: "Encrypt; decrypt with the key_id's last character replaced, cut off, and one added.",
+        procedure: "Encrypt and decrypt; decrypt with the key_id's last character replaced, cut off, and one added.",
         asserts: "No answer is anything else than the seed; errors are the plugin's own answers.",
         run: |cx| Box::pin(wrong_key_id(cx)),
         ..Check::DEFAULT
     },
     Check {
         id: "decrypt.unknown-key-id",
+        level: Must,
+        requirement: "A key_id that was never issued is answered with an error.",
+        sources: &[whole(
+            Manual,
+            "plugins must verify that the key_id is one that they understand",
+        )],
+        rationale: POISON,
+        procedure: "Encrypt and decrypt; decrypt with an unrelated key_id.",
+        asserts: "The call fails with an answer of the plugin's own, and Status succeeds afterwards on the same \
+                  connection.",
+        run: |cx| Box::pin(unknown_key_id(cx)),
+        ..Check::DEFAULT
+    },
+    Check {
+        id: "decrypt.unknown-key-id-code",
         level: Should,
-        requirement: "A key_id that was never issued is answered with an error that tells it apart from \
-                      an outage and from a bug.",
+        requirement: "The error about a key_id that was never issued tells it apart from an outage and from a \
+                      bug.",
         rationale: "It is what an operator sees who lost a key: waiting does not help, and the log has to \
                     say so.",
-        procedure: "Encrypt; decrypt with an unrelated key_id.",
-        asserts: "An error of the plugin's own; none of UNKNOWN, INTERNAL, UNAVAILABLE, DEADLINE_EXCEEDED.",
-        run: |cx| Box::pin(unknown_key_id(cx)),
+        procedure: "Encrypt and decrypt; decrypt with an unrelated key_id. Not run where that is no error: see \
+                    decrypt.unknown-key-id.",
+        asserts: "An answer of the plugin's own; none of UNKNOWN, INTERNAL, UNAVAILABLE, DEADLINE_EXCEEDED.",
+        run: |cx| Box::pin(unknown_key_id_code(cx)),
         ..Check::DEFAULT
     },
     Check {
@@ -79,7 +119,7 @@ pub(crate) const CHECKS: &[Check] = &[
         requirement: "A ciphertext with another's annotations is answered with an error.",
         sources: &[lines(Envelope, 219, 219, "passes annotations on, and authenticates none")],
         rationale: "Nobody but the plugin can protect them: they lie in etcd in clear.",
-        procedure: "Encrypt twice; decrypt the first with the second's annotations. Not run where the \
+        procedure: "Encrypt twice; decrypt the first, and then with the second's annotations. Not run where the \
                     annotations do not differ.",
         asserts: "The call fails with an answer of the plugin's own, and Status succeeds afterwards on the same \
                   connection.",
@@ -88,12 +128,27 @@ pub(crate) const CHECKS: &[Check] = &[
     },
 ];
 
-/// A connection and a ciphertext to alter.
+/// A connection and a ciphertext to alter, which decrypts as it is: where nothing does, that what was altered
+/// does not shows nothing.
 async fn begin(cx: &Context) -> Result<(Client, EncryptResponse, Vec<u8>), Stop> {
     let client = cx.connect().await?;
     let seed = cx.seed();
     let wrapped = cx.wrapped(&client, &seed).await?;
+    cx.decrypts(&client, &wrapped, &seed).await?;
     Ok((client, wrapped, seed))
+}
+
+async fn repeated(cx: &Context) -> Outcome {
+    let client = cx.connect().await?;
+    let seed = cx.seed();
+    let wrapped = cx.wrapped(&client, &seed).await?;
+    for time in 1..=cx.settings().load.samples {
+        cx.unwraps_to(&client, &wrapped, &seed).await.map_err(|stop| match stop {
+            Stop::Failed(why) => Stop::Failed(format!("time {time}: {why}")),
+            other => other,
+        })?;
+    }
+    Ok(())
 }
 
 /// Demands an error of the server's own, which goes on serving the connection.
@@ -175,14 +230,31 @@ async fn wrong_key_id(cx: &Context) -> Outcome {
     Ok(())
 }
 
-async fn unknown_key_id(cx: &Context) -> Outcome {
+/// A call with a key_id that was never issued.
+async fn stranger(cx: &Context) -> Result<(Client, DecryptRequest), Stop> {
     let (client, wrapped, _) = begin(cx).await?;
     let key_id = format!("never-issued-{}", cx.uid());
-    let request = DecryptRequest { key_id, ..back(&wrapped, cx.uid()) };
-    let code = refused(cx, &client, request, "a key_id that was never issued").await?;
+    Ok((client, DecryptRequest { key_id, ..back(&wrapped, cx.uid()) }))
+}
+
+const STRANGER: &str = "a key_id that was never issued";
+
+async fn unknown_key_id(cx: &Context) -> Outcome {
+    let (client, request) = stranger(cx).await?;
+    let code = refused(cx, &client, request, STRANGER).await?;
+    cx.note(code_name(code));
+    Ok(())
+}
+
+async fn unknown_key_id_code(cx: &Context) -> Outcome {
+    let (client, request) = stranger(cx).await?;
+    let Err(status) = client.decrypt(request).await else {
+        return Err(Stop::NotRun("it is no error: see decrypt.unknown-key-id".to_owned()));
+    };
+    cx.survives(&client, STRANGER, &status).await?;
     let unclear = [Code::Unknown, Code::Internal, Code::Unavailable, Code::DeadlineExceeded];
-    demand(!unclear.contains(&code), || {
-        format!("{} does not tell a lost key apart from a bug or an outage", code_name(code))
+    demand(!unclear.contains(&status.code()), || {
+        format!("{} does not tell a lost key apart from a bug or an outage", describe(&status))
     })
 }
 

@@ -1,8 +1,7 @@
 //! The KMS is away.
 
-use std::time::Duration;
+mod seen;
 
-use kleidi_proto::kms::EncryptResponse;
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
@@ -15,6 +14,7 @@ use crate::context::{Context, Demand as _, demand};
 use crate::hooks::Hook;
 use crate::source::Document::{Config, Kep, Proto};
 use crate::source::lines;
+use seen::{Seen, Wrapped};
 
 const HOOKS: &[Hook] = &[Hook::BackendDown, Hook::BackendUp];
 
@@ -26,9 +26,9 @@ pub(crate) const CHECKS: &[Check] = &[
         hooks: HOOKS,
         requirement: "During an outage Encrypt fails, or answers what decrypts afterwards.",
         sources: &[lines(Proto, 78, 83, "the key_id is that of the key which encrypted")],
-        procedure: "Take the KMS away; encrypt ten seeds; give it back; wait until the plugin is well; \
-                    decrypt what was answered, on each endpoint; with --on-stop and --on-start again \
-                    after a restart.",
+        procedure: "Take the KMS away; encrypt ten seeds; go on until the outage shows, and for a poll of an \
+                    unhealthy plugin (10 s) longer; give it back; wait until the plugin is well; decrypt what \
+                    was answered, on each endpoint; with --on-stop and --on-start again after a restart.",
         asserts: "Each answer decrypts to its seed. That all fail is fine. Not run where neither Status, \
                   Encrypt nor Decrypt shows the outage within --outage-window.",
         run: |cx| Box::pin(encrypt_honest(cx)),
@@ -40,10 +40,15 @@ pub(crate) const CHECKS: &[Check] = &[
         level: Must,
         hooks: HOOKS,
         requirement: "An outage does not change the key_id.",
-        sources: &[lines(Kep, 149, 160, "the key_id must be stable")],
-        procedure: "Call Status; take the KMS away; call Status; give it back; wait until it is well.",
-        asserts: "Every key_id that is reported is the first one. Not run where neither Status, Encrypt nor \
-                  Decrypt shows the outage within --outage-window.",
+        sources: &[
+            lines(Kep, 149, 160, "the key_id must be stable"),
+            lines(Proto, 41, 43, "and is never empty"),
+        ],
+        procedure: "Call Status; take the KMS away; call Status again and again, on the same connection and on \
+                    others, until the outage shows, and for a poll of an unhealthy plugin (10 s) longer; give \
+                    it back; go on until it is well.",
+        asserts: "Every key_id that is reported, whatever `healthz` beside it says, is the first one. Not run \
+                  where neither Status, Encrypt nor Decrypt shows the outage within --outage-window.",
         run: |cx| Box::pin(key_id_unchanged(cx)),
         ..Check::DEFAULT
     },
@@ -55,8 +60,10 @@ pub(crate) const CHECKS: &[Check] = &[
         requirement: "During an outage each call ends within the client's timeout.",
         rationale: "A call that hangs says nothing of the reason, and holds kube-apiserver's health check \
                     up.",
-        procedure: "Encrypt; take the KMS away; call Status, Encrypt and Decrypt three times each.",
-        asserts: "Each ends, however, before --timeout.",
+        procedure: "Encrypt; take the KMS away; call Status, Encrypt and Decrypt three times each, and again when \
+                    the outage shows.",
+        asserts: "Each ends, however, before --timeout. Not run where neither Status, Encrypt nor Decrypt shows \
+                  the outage within --outage-window.",
         run: |cx| Box::pin(calls_do_not_hang(cx)),
         ..Check::DEFAULT
     },
@@ -102,9 +109,10 @@ pub(crate) const CHECKS: &[Check] = &[
         requirement: "The plugin is well again within 10 s of the outage's end, without a restart.",
         sources: &[lines(Config, 91, 96, "an unhealthy plugin is asked every 10 s")],
         rationale: "Nobody is awake to restart it.",
-        procedure: "Take the KMS away; wait until Status shows it; give it back; call Status, Encrypt and \
-                    Decrypt until all succeed.",
-        asserts: "They do within 10 s.",
+        procedure: "Encrypt; take the KMS away; wait until Status shows it, or another call if Status does not; \
+                    give it back; call Status, Encrypt and Decrypt until all succeed.",
+        asserts: "They do within 10 s. Not run where neither Status, Encrypt nor Decrypt shows the outage within \
+                  --outage-window.",
         run: |cx| Box::pin(recovers_unaided(cx)),
         ..Check::DEFAULT
     },
@@ -116,119 +124,60 @@ pub(crate) const CHECKS: &[Check] = &[
         requirement: "Status notices when decrypting alone is forbidden.",
         rationale: "kube-apiserver never tests Decrypt: without this it writes what nobody can read \
                     (cf. kubernetes-sigs/aws-encryption-provider#139).",
-        procedure: "Forbid decrypting; call Status, each time on a new connection, until it is answered with \
-                    an error, or with another `healthz` than `ok`.",
-        asserts: "It does so within --outage-window. That the connection ends does not count.",
+        procedure: "Encrypt; forbid decrypting; encrypt; call Status, each time on a new connection, until it is \
+                    answered with an error, or with another `healthz` than `ok`; otherwise decrypt.",
+        asserts: "It does so within --outage-window. That the connection ends does not count. Not run where \
+                  Encrypt ends as in an outage (UNAVAILABLE, DEADLINE_EXCEEDED, no answer), or where Decrypt \
+                  works. That Encrypt is refused, too, is noted: a plugin may encrypt only what it can decrypt.",
         run: |cx| Box::pin(decrypt_permission_lost(cx)),
         ..Check::DEFAULT
     },
 ];
 
-/// Whether Status is ok, and Encrypt and Decrypt work.
-async fn works(cx: &Context) -> Option<()> {
-    let (client, _) = cx.well_within(Duration::ZERO).await.ok()?;
-    let seed = cx.seed();
-    let wrapped = client.encrypt(&seed, cx.uid()).await.ok()?;
-    let answer = client.decrypt(back(&wrapped, cx.uid())).await.ok()?;
-    (answer == seed).then_some(())
-}
-
-/// Ends the outage, whatever was seen, and waits until the plugin is well; what was seen comes first.
-async fn over<T>(cx: &Context, up: Hook, seen: Result<T, Stop>) -> Result<(Client, T), Stop> {
-    cx.hook(up).await?;
-    let window = cx.settings().outage_window.max(cx.settings().polls.unhealthy);
-    // Status may not have noticed a short outage, whose end the other calls still have to see.
-    cx.poll(window, async || works(cx).await).await;
-    let well = cx.well_within(window).await;
-    let seen = seen?;
-    let (client, _) =
-        well.map_err(|why| Stop::Failed(format!("it was not well after the outage: {why}")))?;
-    Ok((client, seen))
-}
-
-/// How Status, on a connection of its own, shows an outage now; that a connection ends does not show it.
-async fn shows(cx: &Context) -> Option<Code> {
-    match cx.connect().await.ok()?.status().await {
-        Err(status) => answered(&status).then(|| status.code()),
-        Ok(status) => (status.healthz != "ok").then_some(Code::Ok),
-    }
-}
-
-/// How Status shows an outage, as soon as it does.
-async fn shown(cx: &Context) -> Option<Code> {
-    cx.poll(cx.settings().outage_window, async || shows(cx).await).await
-}
-
-/// Waits until a call shows the outage, whichever: a hook that did nothing proves nothing.
-async fn felt(cx: &Context, wrapped: &EncryptResponse) -> Result<(), Stop> {
-    let look = async || {
-        if shows(cx).await.is_some() {
-            return Some(());
-        }
-        let client = cx.connect().await.ok()?;
-        // No answer in time shows it, too.
-        let shows = |status: Status| (answered(&status) || overdue(&status)).then_some(());
-        let encrypt = client.encrypt(&cx.seed(), cx.uid()).await.err().and_then(shows);
-        if encrypt.is_some() {
-            return encrypt;
-        }
-        client.decrypt(back(wrapped, cx.uid())).await.err().and_then(shows)
-    };
-    cx.poll(cx.settings().outage_window, look).await.ok_or_else(|| {
-        Stop::NotRun(
-            "neither Status, Encrypt nor Decrypt showed that --on-backend-down took the KMS away"
-                .to_owned(),
-        )
-    })
-}
-
 async fn encrypt_honest(cx: &Context) -> Outcome {
     let (client, _) = cx.well().await?;
     let old = cx.wrapped(&client, &cx.seed()).await?;
+    let seen = Seen::new(cx);
     cx.hook(Hook::BackendDown).await?;
-    let (mut answered, mut refused) = (Vec::new(), Vec::new());
     for _ in 0..10 {
-        let seed = cx.seed();
-        match client.encrypt(&seed, cx.uid()).await {
-            Ok(wrapped) => answered.push((wrapped, seed)),
-            Err(status) => refused.push(code_name(status.code())),
-        }
+        // What it answers is looked at afterwards.
+        let _ = seen.encrypt(&client).await;
     }
-    refused.dedup();
-    cx.note(format!("refused with {refused:?}"));
-    let felt = felt(cx, &old).await;
-    let (client, answered) = over(cx, Hook::BackendUp, Ok(answered)).await?;
-    cx.note(format!("{} of 10 were answered during the outage", answered.len()));
-    decrypts(cx, &client, &answered).await?;
+    let felt = seen.felt(&old).await;
+    if felt.is_ok() {
+        seen.lasts(&client).await;
+    }
+    let client = seen.over(Hook::BackendUp, Ok(())).await?;
+    let wrapped = seen.wrapped();
+    cx.note(format!("refused with {:?}", seen.refusals()));
+    cx.note(format!("{} seeds were encrypted during the outage", wrapped.len()));
+    decrypts(cx, &client, &wrapped).await?;
     felt?;
-    if answered.is_empty() {
+    if wrapped.is_empty() {
         return Ok(());
     }
-    decrypts_elsewhere(cx, &client, &answered).await
+    decrypts_elsewhere(cx, &client, &wrapped).await
 }
 
-/// Ciphertexts and their seeds.
-type Wrapped = [(EncryptResponse, Vec<u8>)];
-
-async fn decrypts(cx: &Context, client: &Client, answered: &Wrapped) -> Outcome {
-    for (wrapped, seed) in answered {
+async fn decrypts(cx: &Context, client: &Client, wrapped: &[Wrapped]) -> Outcome {
+    for (wrapped, seed) in wrapped {
         cx.unwraps_to(client, wrapped, seed).await?;
     }
     Ok(())
 }
 
 /// Decrypts where nothing is known but what the KMS knows: a key in one process's memory is none.
-async fn decrypts_elsewhere(cx: &Context, client: &Client, answered: &Wrapped) -> Outcome {
+async fn decrypts_elsewhere(cx: &Context, client: &Client, wrapped: &[Wrapped]) -> Outcome {
     let settings = cx.settings();
     let others = settings.endpoints.len() > 1;
     for endpoint in 1..settings.endpoints.len() {
         let client = cx.connect_to(endpoint).await?;
         client.status().await.or_not_run("Status of another endpoint")?;
-        decrypts(cx, &client, answered).await?;
+        decrypts(cx, &client, wrapped).await?;
     }
     if settings.hooks.has(Hook::Stop) && settings.hooks.has(Hook::Start) {
         let (client, _) = restarted(cx, client).await?;
-        return decrypts(cx, &client, answered).await;
+        return decrypts(cx, &client, wrapped).await;
     }
     if !others {
         cx.note(
@@ -241,12 +190,19 @@ async fn decrypts_elsewhere(cx: &Context, client: &Client, answered: &Wrapped) -
 async fn key_id_unchanged(cx: &Context) -> Outcome {
     let (client, before) = cx.well().await?;
     let old = cx.wrapped(&client, &cx.seed()).await?;
+    let seen = Seen::new(cx);
     cx.hook(Hook::BackendDown).await?;
-    let during = client.status().await.ok().map(|status| status.key_id);
-    let felt = felt(cx, &old).await;
-    let (client, during) = over(cx, Hook::BackendUp, Ok(during)).await?;
-    let after = client.status().await.ok().map(|status| status.key_id);
-    for id in during.into_iter().chain(after).filter(|id| !id.is_empty()) {
+    // An error has no key_id.
+    let _ = seen.status(&client).await;
+    let felt = seen.felt(&old).await;
+    if felt.is_ok() {
+        seen.lasts(&client).await;
+    }
+    seen.over(Hook::BackendUp, Ok(())).await?;
+    let _ = seen.status(&client).await;
+    let key_ids = seen.key_ids();
+    cx.note(format!("Status reported a key_id {} times", key_ids.len()));
+    for id in key_ids {
         demand(id == before.key_id, || {
             format!("key_id was {:?} before the outage, then {id:?}", before.key_id)
         })?;
@@ -257,8 +213,7 @@ async fn key_id_unchanged(cx: &Context) -> Outcome {
 async fn calls_do_not_hang(cx: &Context) -> Outcome {
     let (client, _) = cx.well().await?;
     let wrapped = cx.wrapped(&client, &cx.seed()).await?;
-    cx.hook(Hook::BackendDown).await?;
-    let calls = async {
+    let calls = async || {
         for _ in 0..3 {
             for (rpc, ended) in [
                 ("Status", client.status().await.err()),
@@ -272,64 +227,110 @@ async fn calls_do_not_hang(cx: &Context) -> Outcome {
         }
         Ok(())
     };
-    let seen = calls.await;
-    over(cx, Hook::BackendUp, seen).await.map(|_| ())
+    let seen = Seen::new(cx);
+    cx.hook(Hook::BackendDown).await?;
+    let mut ended = calls().await;
+    let mut felt = Ok(());
+    if ended.is_ok() {
+        // The hook may take effect later than it says.
+        felt = seen.felt(&wrapped).await;
+        ended = calls().await;
+    }
+    seen.over(Hook::BackendUp, ended).await?;
+    felt
 }
 
 async fn status_reports(cx: &Context) -> Outcome {
     cx.well().await?;
+    let seen = Seen::new(cx);
     cx.hook(Hook::BackendDown).await?;
     let begin = Instant::now();
-    let seen = match shown(cx).await {
+    let reported = match seen.shown().await {
         Some(code) => {
             cx.note(format!("{} after {:.1?}", code_name(code), begin.elapsed()));
             Ok(())
         }
         None => Err(Stop::Failed("Status went on saying ok for the whole window".to_owned())),
     };
-    over(cx, Hook::BackendUp, seen).await.map(|_| ())
+    seen.over(Hook::BackendUp, reported).await.map(|_| ())
 }
 
 async fn status_is_error(cx: &Context) -> Outcome {
     cx.well().await?;
+    let seen = Seen::new(cx);
     cx.hook(Hook::BackendDown).await?;
-    let look = async || shows(cx).await.filter(|code| *code != Code::Ok);
-    let seen = match cx.poll(cx.settings().outage_window, look).await {
+    let look = async || seen.shows().await.filter(|code| *code != Code::Ok);
+    let failed = match cx.poll(cx.settings().outage_window, look).await {
         Some(code) => {
             cx.note(code_name(code));
             Ok(())
         }
         None => Err(Stop::Failed("Status did not fail in the whole window".to_owned())),
     };
-    over(cx, Hook::BackendUp, seen).await.map(|_| ())
+    seen.over(Hook::BackendUp, failed).await.map(|_| ())
 }
 
 async fn recovers_unaided(cx: &Context) -> Outcome {
-    cx.well().await?;
+    let (client, _) = cx.well().await?;
+    let wrapped = cx.wrapped(&client, &cx.seed()).await?;
+    let seen = Seen::new(cx);
     cx.hook(Hook::BackendDown).await?;
-    // Whether it shows is status-reports' affair.
-    shown(cx).await;
+    // Whether Status shows it is status-reports' affair; that something does, is not.
+    let felt = match seen.shown().await {
+        Some(_) => Ok(()),
+        None => seen.felt(&wrapped).await,
+    };
     cx.hook(Hook::BackendUp).await?;
     let begin = Instant::now();
     let window = cx.settings().polls.unhealthy;
-    if cx.poll(window, async || works(cx).await).await.is_none() {
+    if cx.poll(window, async || seen.works().await).await.is_none() {
         return Err(Stop::Failed(format!(
             "not all calls worked {window:?} after the outage's end"
         )));
     }
     cx.note(format!("after {:.1?}", begin.elapsed()));
-    Ok(())
+    felt
 }
 
 async fn decrypt_permission_lost(cx: &Context) -> Outcome {
-    cx.well().await?;
+    let (client, _) = cx.well().await?;
+    let wrapped = cx.wrapped(&client, &cx.seed()).await?;
+    let seen = Seen::new(cx);
     cx.hook(Hook::DenyDecrypt).await?;
-    let seen = match shown(cx).await {
-        Some(code) => {
-            cx.note(code_name(code));
-            Ok(())
+    let noticed = match seen.encrypt(&client).await {
+        Err(status) if outage(&status) => Err(Stop::NotRun(format!(
+            "--on-deny-decrypt must forbid decrypting alone, and Encrypt ends as in an outage: {}",
+            describe(&status)
+        ))),
+        encrypted => {
+            if let Err(status) = encrypted {
+                cx.note(format!("Encrypt is refused, too: {}", describe(&status)));
+            }
+            match seen.shown().await {
+                Some(code) => {
+                    cx.note(code_name(code));
+                    Ok(())
+                }
+                None => Err(unnoticed(cx, client.decrypt(back(&wrapped, cx.uid())).await.is_ok())),
+            }
         }
-        None => Err(Stop::Failed("Status went on saying ok for the whole window".to_owned())),
     };
-    over(cx, Hook::AllowDecrypt, seen).await.map(|_| ())
+    seen.over(Hook::AllowDecrypt, noticed).await.map(|_| ())
+}
+
+/// Whether a call ended as one does whose KMS is away: not even a refusal came from there.
+fn outage(status: &Status) -> bool {
+    !answered(status) || [Code::Unavailable, Code::DeadlineExceeded].contains(&status.code())
+}
+
+/// Status says ok: whose fault it is depends on whether the plugin still decrypts.
+fn unnoticed(cx: &Context, decrypts: bool) -> Stop {
+    if decrypts {
+        return Stop::NotRun(
+            "neither Status nor Decrypt showed that --on-deny-decrypt forbade decrypting"
+                .to_owned(),
+        );
+    }
+    let window = cx.settings().outage_window;
+    Stop::Failed(format!("Decrypt fails, and Status went on saying ok for {window:?}"))
 }

@@ -37,7 +37,7 @@ pub(crate) const CHECKS: &[Check] = &[
         id: "roundtrip.after-reconnect",
         level: Must,
         requirement: "Decrypt works on another connection than Encrypt.",
-        sources: &[lines(Kep, 149, 160, "calls carry all that is needed")],
+        sources: &[lines(Kep, 151, 151, "calls carry all that is needed")],
         procedure: "Encrypt, close the connection, decrypt on a new one.",
         asserts: "The plaintext is the seed.",
         run: |cx| Box::pin(after_reconnect(cx)),
@@ -48,7 +48,7 @@ pub(crate) const CHECKS: &[Check] = &[
         level: Must,
         requirement: "Decrypt works with the very key_id and annotations that Encrypt returned, in any \
                       order.",
-        sources: &[lines(Kep, 149, 160, "DecryptRequest has the same key_id and annotations")],
+        sources: &[lines(Kep, 177, 177, "DecryptRequest has the same key_id and annotations")],
         procedure: "Encrypt; decrypt with the annotations on the wire in order, in reverse, and with \
                     empty values written out as Go does.",
         asserts: "The plaintext is the seed each time.",

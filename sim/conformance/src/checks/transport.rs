@@ -98,7 +98,10 @@ async fn unix_h2c(cx: &Context) -> Outcome {
         .map_err(|error| Stop::Failed(format!("{}: {error}", missing("SETTINGS"))))?;
     let ping = raw::frame(kind::PING, 0, 0, b"12345678");
     raw.send(&ping).await.map_err(Stop::Failed)?;
-    raw.find(|frame| frame.kind == kind::PING && frame.payload == b"12345678")
+    let acknowledges = |frame: &raw::Frame| {
+        frame.kind == kind::PING && frame.flags & END_OR_ACK != 0 && frame.payload == b"12345678"
+    };
+    raw.find(acknowledges)
         .await
         .map_err(|error| Stop::Failed(format!("{}: {error}", missing("answer to PING"))))?;
     drop(raw);

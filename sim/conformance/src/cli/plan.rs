@@ -7,6 +7,7 @@ use super::{read, warn};
 use crate::catalogue;
 use crate::check::{Check, Profile};
 use crate::context::{Load, Polls, Settings};
+use crate::endpoint::Endpoint;
 use crate::expectations::{self, KnownFailing};
 use crate::hooks::Hook;
 use crate::report::{Implementation, Selection};
@@ -24,6 +25,7 @@ pub(super) struct Selected {
 
 /// What the command line asks for; an error is the caller's.
 pub(super) fn plan(args: RunArgs, selected: Selected) -> Result<Plan, String> {
+    distinct(&args.endpoint)?;
     if std::env::var_os("CI").is_some() && !args.skip.is_empty() {
         warn(
             "--skip hides a check from CI; what fails is better listed for --known-failing, which says when it is mended",
@@ -69,6 +71,23 @@ pub(super) fn plan(args: RunArgs, selected: Selected) -> Result<Plan, String> {
         jobs,
         quiet,
     })
+}
+
+/// That no two endpoints are one socket: a plugin agrees with itself, which shows nothing of replicas.
+fn distinct(endpoints: &[Endpoint]) -> Result<(), String> {
+    let place = |endpoint: &Endpoint| match endpoint.file() {
+        // One that is not there yet is what its name says.
+        Some(file) => file.canonicalize().unwrap_or_else(|_| file.to_owned()),
+        None => endpoint.address(),
+    };
+    for (nth, endpoint) in endpoints.iter().enumerate() {
+        if let Some(same) = endpoints[..nth].iter().find(|other| place(other) == place(endpoint)) {
+            return Err(format!(
+                "--endpoint {same} and {endpoint} are one socket; replicas are several plugins: leave one out"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// This command for a shell, with its seed; without the hooks' commands, which may have secrets in them.

@@ -28,8 +28,17 @@ use super::mutant::Fault;
 use super::plugin::Plugin;
 use crate::client::code_name;
 
-/// A header that the server takes for a request to cut the call off.
+/// A header that the server takes for a request to cut the call off; its value says how.
 pub(super) const CUT_OFF: &str = "reference-cut-off";
+/// The stream is reset, as by a process that crashed.
+pub(super) const BY_ERROR: &str = "error";
+/// The stream is reset, as one for which nobody waits.
+pub(super) const BY_CANCEL: &str = "cancel";
+/// The stream ends in order, and too early.
+pub(super) const BY_END: &str = "end";
+
+/// From when on in an outage some do wrong that did right before.
+const LATER: Duration = Duration::from_millis(500);
 
 /// How long the slow ones are slow; the self-test's windows are chosen around these.
 pub(super) const LATE_ROTATION: Duration = Duration::from_millis(1800);
@@ -73,6 +82,8 @@ pub struct Process {
     /// What was encrypted, by ciphertext.
     memory: Mutex<BTreeMap<Vec<u8>, Remembered>>,
     uids: Mutex<BTreeSet<(bool, String)>>,
+    /// How often something was asked for.
+    times: Mutex<BTreeMap<Vec<u8>, usize>>,
     away: AtomicBool,
     outages: AtomicUsize,
     last_away: Mutex<Option<Instant>>,
@@ -96,10 +107,19 @@ impl Process {
             place: Mutex::default(),
             memory: Mutex::default(),
             uids: Mutex::default(),
+            times: Mutex::default(),
             away: AtomicBool::new(false),
             outages: AtomicUsize::new(0),
             last_away: Mutex::default(),
         }
+    }
+
+    /// The how manieth time this is asked for, from 1.
+    fn time(&self, what: &[u8]) -> usize {
+        let mut times = self.times.lock();
+        let time = times.entry(what.to_vec()).or_default();
+        *time += 1;
+        *time
     }
 
     /// Whether there is more than one.
@@ -171,6 +191,10 @@ impl Faulty {
         self.plugin.ring().is(Flag::Outage)
     }
 
+    fn is_long_away(&self) -> bool {
+        self.plugin.ring().lasts(Flag::Outage).is_some_and(|time| time >= LATER)
+    }
+
     /// A key_id as this plugin shows it.
     fn outward(&self, id: String) -> String {
         let process = &self.process;
@@ -178,6 +202,8 @@ impl Faulty {
             Some(Fault::KeyIdTooLong) => format!("{id:x<1025}"),
             Some(Fault::KeyIdOf1024) => format!("{id:x<1024}"),
             Some(Fault::KeyIdWithNewline) => format!("{id}\n"),
+            Some(Fault::KeyIdWithPem) => format!("{id}-----BEGIN PRIVATE KEY-----"),
+            Some(Fault::KeyIdWithToken) => format!("{id}/hvs.CAESIJ"),
             Some(Fault::KeyIdByNode) => format!("{id}-{}", process.name),
             Some(Fault::KeyIdPerProcess) => format!("{id}-{}", process.incarnation),
             Some(Fault::KeyIdOfFifthCall)
@@ -209,6 +235,8 @@ impl Faulty {
                 Fault::KeyIdTooLong
                     | Fault::KeyIdOf1024
                     | Fault::KeyIdWithNewline
+                    | Fault::KeyIdWithPem
+                    | Fault::KeyIdWithToken
                     | Fault::KeyIdByNode
                     | Fault::KeyIdPerProcess
                     | Fault::KeyIdOfFifthCall
@@ -240,9 +268,9 @@ impl Faulty {
 }
 
 /// Has the server cut the call off instead of answering it.
-fn cut_off() -> Status {
+fn cut_off(how: &'static str) -> Status {
     let mut status = Status::unavailable("cut off");
-    status.metadata_mut().insert(CUT_OFF, MetadataValue::from_static("1"));
+    status.metadata_mut().insert(CUT_OFF, MetadataValue::from_static(how));
     status
 }
 

@@ -109,6 +109,12 @@ impl Keyring {
         self.flag(flag).exists()
     }
 
+    /// For how long it has been so.
+    pub fn lasts(&self, flag: Flag) -> Option<Duration> {
+        let metadata = fs::metadata(self.flag(flag)).ok()?;
+        metadata.modified().ok().map(age)
+    }
+
     fn flag(&self, flag: Flag) -> PathBuf {
         self.directory.join(match flag {
             Flag::Outage => "outage",
@@ -161,6 +167,7 @@ mod tests {
         let ring = Keyring::open(directory.path()).unwrap();
         ring.set(Flag::Outage, true).unwrap();
         assert!(ring.is(Flag::Outage) && !ring.is(Flag::DecryptDenied));
+        assert!(ring.lasts(Flag::Outage).is_some() && ring.lasts(Flag::DecryptDenied).is_none());
         ring.set(Flag::Outage, false).unwrap();
         ring.set(Flag::Outage, false).unwrap();
         assert!(!ring.is(Flag::Outage));

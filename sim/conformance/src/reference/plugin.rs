@@ -17,6 +17,8 @@ use super::keyring::{Flag, Key, Keyring};
 /// What every ciphertext begins with.
 pub const MAGIC: &[u8] = b"ref1";
 const NONCE: usize = 12;
+/// How much longer a ciphertext is than its plaintext, in bytes.
+pub const OVERHEAD: usize = MAGIC.len() + NONCE + 16;
 const PLAINTEXT_BYTES_MAX: usize = 4096;
 
 /// Which key is announced.

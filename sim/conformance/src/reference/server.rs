@@ -1,5 +1,6 @@
 //! Serves the reference plugin on a Unix socket, with the faults that are the server's.
 
+mod deaf;
 mod front;
 
 use std::fs::{self, File, Permissions};
@@ -113,13 +114,14 @@ fn prepare(instance: &Instance) -> std::io::Result<Server> {
     let starts = starts.metadata()?.len();
     let mut incarnation = [0; 4];
     getrandom::fill(&mut incarnation).map_err(std::io::Error::other)?;
+    let ended = watch::Sender::new(0);
     Ok(Server {
         process: Arc::new(Process::new(instance.name.clone(), hex(&incarnation), starts, first)),
         plugin: Arc::new(plugin),
         fault: instance.mutant,
-        front: Arc::new(Front::new(instance.mutant)),
+        front: Arc::new(Front::new(instance.mutant, ended.clone())),
         busy: AtomicBool::new(false),
-        ended: watch::Sender::new(0),
+        ended,
         stopping: watch::Sender::new(false),
     })
 }
@@ -154,6 +156,12 @@ impl Server {
         if self.fault == Some(Fault::SpeaksNoHttp2) {
             let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
             return;
+        }
+        if self.fault == Some(Fault::IgnoresPings) {
+            match deaf::to_pings(stream) {
+                Ok(deaf) => stream = deaf,
+                Err(_) => return,
+            }
         }
         let mut stopping = self.stopping.subscribe();
         let mut ended = self.ended.subscribe();

@@ -65,11 +65,11 @@ impl Stage {
 
     /// Waits until Status is answered; some mutants never do, and are taken as they are.
     async fn up(&self, endpoint: &Endpoint) -> Result<(), String> {
-        let never = [Some(Fault::SpeaksNoHttp2), Some(Fault::RefusesLocalhost)];
+        let never = [Fault::SpeaksNoHttp2, Fault::AnswersNotFound, Fault::RefusesLocalhost];
         let begin = Instant::now();
         loop {
             let seen = match Client::connect(endpoint, PATIENCE).await {
-                Ok(_) if never.contains(&self.fault) => return Ok(()),
+                Ok(_) if self.fault.is_some_and(|fault| never.contains(&fault)) => return Ok(()),
                 Ok(client) => match client.status().await {
                     Ok(_) => return Ok(()),
                     Err(status) => describe(&status),
@@ -128,7 +128,14 @@ impl Stage {
 
     /// Runs all checks; with the full load, or a lighter one that shows the same.
     pub(super) async fn run(self, seed: u64, full: bool) -> Report {
-        let light = Load { parallel: 16, rounds: 3, cancelled: 96, samples: 80, annotations: 2000 };
+        let light = Load {
+            parallel: 16,
+            rounds: 3,
+            statuses: 100,
+            cancelled: 96,
+            samples: 80,
+            annotations: 2000,
+        };
         let settings = Settings {
             endpoints: self.endpoints().unwrap_or_default(),
             timeout: Duration::from_secs(3),

@@ -33,7 +33,7 @@ fn a_check_is_explained() {
 fn the_list_has_all_checks_or_those_selected() {
     let all = run(&["--list"]);
     assert_eq!(all.code, 0, "{all:?}");
-    assert!(all.said.lines().count() >= 74, "{}", all.said);
+    assert!(all.said.lines().count() >= 78, "{}", all.said);
     let some = run(&["--list", "--profile", "outage"]);
     assert_eq!(some.said.lines().count(), 7, "{}", some.said);
     assert!(some.said.lines().all(|line| line.starts_with("outage.")), "{}", some.said);

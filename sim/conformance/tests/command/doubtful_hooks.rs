@@ -21,6 +21,7 @@ fn started(mutant: &str) -> (Stage, String) {
 fn hooks_that_do_nothing_prove_nothing() {
     let (stage, _) = started("");
     let hooks = ["--on-stop", "--on-start", "--on-kill", "--on-backend-down", "--on-backend-up"];
+    let hooks = hooks.into_iter().chain(["--on-deny-decrypt", "--on-allow-decrypt"]);
     let hooks = hooks.into_iter().flat_map(|hook| [hook, "true"]);
     let checks = [
         "--run",
@@ -32,6 +33,9 @@ fn hooks_that_do_nothing_prove_nothing() {
         "restart.ready-only-when-serving",
         "outage.encrypt-honest",
         "outage.key-id-unchanged",
+        "outage.calls-do-not-hang",
+        "outage.recovers-unaided",
+        "outage.decrypt-permission-lost",
         "--timeout",
         "1s",
         "--outage-window",
@@ -39,11 +43,25 @@ fn hooks_that_do_nothing_prove_nothing() {
     ];
     let ended = stage.check(&checks.into_iter().chain(hooks).collect::<Vec<_>>());
     assert_eq!(ended.code, 3, "{ended:?}");
-    assert!(ended.said.contains("8 checks: 0 passed"), "{}", ended.said);
-    for says in ["--on-stop did not stop", "--on-kill did not stop", "that --on-backend-down took"]
-    {
+    assert!(ended.said.contains("11 checks: 0 passed"), "{}", ended.said);
+    for says in [
+        "--on-stop did not stop",
+        "--on-kill did not stop",
+        "that --on-backend-down took",
+        "that --on-deny-decrypt forbade",
+    ] {
         assert!(ended.said.contains(says), "{says}: {}", ended.said);
     }
+}
+
+#[test]
+fn a_hook_that_takes_more_away_than_decrypting_proves_nothing_of_that() {
+    let stage = Stage::reference(None);
+    let (down, up) = (stage.hook("down"), stage.hook("up"));
+    let hooks = ["--on-deny-decrypt", &down, "--on-allow-decrypt", &up];
+    let ended = stage.check(&[&["--run", "outage.decrypt-permission-lost"], &hooks[..]].concat());
+    assert_eq!(ended.code, 3, "{ended:?}");
+    assert!(ended.said.contains("and Encrypt ends as in an outage"), "{}", ended.said);
 }
 
 #[test]

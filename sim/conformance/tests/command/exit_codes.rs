@@ -72,6 +72,21 @@ fn what_is_asked_wrongly_ends_with_2() {
 }
 
 #[test]
+fn one_socket_twice_is_no_replica_and_ends_with_2() {
+    let stage = Stage::reference(None);
+    std::os::unix::fs::symlink(stage.path("a.sock"), stage.path("b.sock")).unwrap();
+    let again = format!("unix:{}", stage.path("a.sock").display());
+    let link = format!("unix://{}", stage.path("b.sock").display());
+    for endpoint in [again, link] {
+        let ended = stage.check(&["--endpoint", &endpoint, "--run", "replicas.cross-decrypt"]);
+        assert_eq!(ended.code, 2, "{ended:?}");
+        assert!(ended.complained.contains("are one socket"), "{}", ended.complained);
+    }
+    let hidden = ["--endpoint", "unix:///@kms", "--endpoint", "/@kms"];
+    assert_eq!(run(&hidden).code, 2);
+}
+
+#[test]
 fn a_report_that_cannot_be_written_ends_with_2_before_anything_is_run() {
     let stage = Stage::reference(None);
     let kept = stage.file("kept.json", "an earlier report");

@@ -18,3 +18,4 @@ mod selection;
 mod self_test;
 mod stage;
 mod terminal;
+mod vacuous;

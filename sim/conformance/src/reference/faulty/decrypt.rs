@@ -10,10 +10,10 @@ use tokio::time::sleep;
 use tonic::{Code, Status};
 
 use super::encrypt::{BIG, BOUND, PLAIN, SLASH};
-use super::{Faulty, cut_off};
+use super::{BY_CANCEL, BY_END, BY_ERROR, Faulty, cut_off};
 use crate::context::hex;
 use crate::reference::mutant::Fault;
-use crate::reference::plugin::{MAGIC, decrypt_with};
+use crate::reference::plugin::{MAGIC, OVERHEAD, decrypt_with};
 
 pub(super) async fn decrypt(
     this: &Faulty,
@@ -148,12 +148,32 @@ fn instead(this: &Faulty, request: &DecryptRequest) -> Option<Result<DecryptResp
             let alike = keys.iter().filter(|key| key.material == material);
             alike.map(|key| decrypt_with(key, request)).find(Result::is_ok)
         }
+        Some(Fault::IgnoresKeyId) => {
+            this.plugin.reachable().and_then(|()| this.plugin.may_decrypt()).ok()?;
+            let keys = this.plugin.ring().keys().ok()?;
+            if keys.iter().any(|key| key.id == request.key_id) {
+                return None;
+            }
+            keys.iter().map(|key| decrypt_with(key, request)).find(Result::is_ok)
+        }
+        Some(Fault::HexInCiphertext) => Some(without_hex(this, request)),
         Some(Fault::IgnoresAnnotations) => {
             let annotations = this.process.memory.lock().get(ciphertext)?.annotations.clone();
             Some(this.plugin.decrypt(&DecryptRequest { annotations, ..request.clone() }))
         }
         _ => None,
     }
+}
+
+/// What is left without the plaintext behind it, which has to be the right one.
+fn without_hex(this: &Faulty, request: &DecryptRequest) -> Result<DecryptResponse, Status> {
+    let wrong = || Status::invalid_argument("this is no ciphertext of this plugin");
+    // One of a plaintext's bytes is one of the ciphertext and two of its hex digits.
+    let rest = request.ciphertext.len().checked_sub(OVERHEAD).ok_or_else(wrong)?;
+    let (ciphertext, digits) = request.ciphertext.split_at(OVERHEAD + rest / 3);
+    let request = DecryptRequest { ciphertext: ciphertext.to_vec(), ..request.clone() };
+    let answer = this.plugin.decrypt(&request)?;
+    if hex(&answer.plaintext).as_bytes() == digits { Ok(answer) } else { Err(wrong()) }
 }
 
 async fn after(
@@ -174,8 +194,19 @@ async fn after(
             sleep(Duration::from_millis(1)).await;
             Ok(DecryptResponse { plaintext: this.process.place.lock().clone().into() })
         }
+        (Some(Fault::DecryptsThreeTimes), Ok(answer)) => {
+            let time = this.process.time(&request.ciphertext);
+            let zeros = vec![0; answer.plaintext.len()].into();
+            Ok(if time > 3 { DecryptResponse { plaintext: zeros } } else { answer })
+        }
         (Some(Fault::CutsOffBadDecrypts), Err(status)) if status.code() != Code::Unavailable => {
-            Err(cut_off())
+            Err(cut_off(BY_ERROR))
+        }
+        (Some(Fault::CancelsBadDecrypts), Err(status)) if status.code() != Code::Unavailable => {
+            Err(cut_off(BY_CANCEL))
+        }
+        (Some(Fault::LeavesBadDecrypts), Err(status)) if status.code() != Code::Unavailable => {
+            Err(cut_off(BY_END))
         }
         (Some(Fault::RefusesAfterRefusal), Err(status)) => {
             this.connection.refused.store(status.code() != Code::Unavailable, Ordering::SeqCst);
@@ -186,6 +217,14 @@ async fn after(
         }
         (Some(Fault::GarbageIsInternal), Err(status)) if status.code() == Code::InvalidArgument => {
             Err(Status::internal(format!("cannot decrypt {} bytes", request.ciphertext.len())))
+        }
+        (Some(Fault::GarbageIsOutage), Err(status)) if status.code() == Code::InvalidArgument => {
+            Err(Status::unavailable("cannot decrypt; try again later"))
+        }
+        (Some(Fault::TellsPlaintextAsText), Err(status)) => {
+            let last = this.connection.last_seed.lock().clone();
+            let last = String::from_utf8_lossy(&last);
+            Err(Status::new(status.code(), format!("{}; last was {last}", status.message())))
         }
         (Some(Fault::TellsPlaintext), Err(status)) => {
             let last = hex(&this.connection.last_seed.lock());

@@ -1,6 +1,7 @@
 //! Encrypt, and its faults.
 
 use std::collections::BTreeMap;
+use std::future::pending;
 use std::io::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -40,6 +41,7 @@ pub(super) async fn encrypt(
             .reachable()
             .and_then(|()| encrypt_with(&this.process.first, &request.plaintext)),
         Some(Fault::FakesCiphertext | Fault::EphemeralKeyInOutage) if this.is_away() => fake(this),
+        Some(Fault::FakesCiphertextLater) if this.is_long_away() => fake(this),
         Some(Fault::EncryptLeads) => this.plugin.reachable().and_then(|()| {
             let newest = this.plugin.ring().keys().ok().and_then(|mut keys| keys.pop());
             encrypt_with(&newest.unwrap_or(this.plugin.announced()?), &request.plaintext)
@@ -74,6 +76,10 @@ async fn before(this: &Faulty, request: &EncryptRequest) -> Result<(), Status> {
         Some(Fault::RefusesUuids) if request.uid.len() == 36 => {
             Err(Status::invalid_argument("this is no uid"))
         }
+        Some(Fault::EncryptHangsInOutage) if this.is_away() => pending().await,
+        Some(Fault::TiresOfPlaintext) if this.process.time(&request.plaintext) > 70 => {
+            Err(Status::resource_exhausted("not this plaintext again"))
+        }
         Some(Fault::SerialisesCalls) => {
             in_turn(this).await;
             Ok(())
@@ -91,6 +97,11 @@ async fn before(this: &Faulty, request: &EncryptRequest) -> Result<(), Status> {
             let _ = std::io::stderr().write_all(&request.plaintext);
             Ok(())
         }
+        Some(Fault::LogsPlaintextAsText) => {
+            let text = String::from_utf8_lossy(&request.plaintext);
+            let _ = writeln!(std::io::stderr(), "plaintext={text}");
+            Ok(())
+        }
         // So that calls are under way when the process ends.
         Some(Fault::DropsCallsAtStop) => {
             sleep(Duration::from_millis(30)).await;
@@ -99,8 +110,8 @@ async fn before(this: &Faulty, request: &EncryptRequest) -> Result<(), Status> {
         Some(Fault::CancelledCallsLeak) => {
             let slot = this.connection.slots.clone().acquire_owned().await;
             let leak = Leak(slot.ok());
-            // So that most of a call's time is spent with the slot.
-            sleep(Duration::from_millis(50)).await;
+            // So that it can be cancelled.
+            sleep(Duration::from_millis(1)).await;
             leak.give_back();
             Ok(())
         }
@@ -173,7 +184,7 @@ fn remember(this: &Faulty, request: &EncryptRequest, answer: &EncryptResponse) {
         Some(Fault::BoundToConnection) => {
             this.connection.issued.lock().insert(answer.ciphertext.clone());
         }
-        Some(Fault::AnswersLastSeed | Fault::TellsPlaintext) => {
+        Some(Fault::AnswersLastSeed | Fault::TellsPlaintext | Fault::TellsPlaintextAsText) => {
             this.connection.last_seed.lock().clone_from(&request.plaintext);
         }
         Some(Fault::EphemeralKeyInOutage) if !this.is_away() => {}
@@ -211,6 +222,7 @@ fn after(this: &Faulty, request: &EncryptRequest, answer: &mut EncryptResponse) 
         }
         Some(Fault::CiphertextTooLong) => pad(&mut answer.ciphertext, 1025),
         Some(Fault::CiphertextOf1024) => pad(&mut answer.ciphertext, 1024),
+        Some(Fault::HexInCiphertext) => answer.ciphertext.extend(hex(&request.plaintext).bytes()),
         Some(Fault::EncryptsUnderOtherId) => answer.key_id.push_str("-other"),
         _ => {}
     }

@@ -7,14 +7,15 @@ use std::time::Duration;
 use kleidi_proto::kms::StatusResponse;
 use tonic::Status;
 
-use super::{BEFORE_READY, Faulty, LATE_CONNECTION, cut_off};
+use super::{BEFORE_READY, BY_ERROR, Faulty, LATE_CONNECTION, cut_off};
 use crate::reference::mutant::Fault;
 
 pub(super) async fn status(this: &Faulty) -> Result<StatusResponse, Status> {
     let nth = 1 + this.connection.statuses.fetch_add(1, Ordering::SeqCst);
     match this.fault {
         Some(Fault::StatusHangs) if nth > 12 => pending().await,
-        Some(Fault::CutsOffStatusInOutage) if this.is_away() => return Err(cut_off()),
+        Some(Fault::CutsOffStatusInOutage) if this.is_away() => return Err(cut_off(BY_ERROR)),
+        Some(Fault::StatusHangsInOutage) if this.is_away() => pending().await,
         Some(Fault::RefusesAfterRefusal) if this.connection.refused.load(Ordering::SeqCst) => {
             return Err(Status::unavailable("no more on this connection"));
         }
@@ -35,6 +36,10 @@ pub(super) async fn status(this: &Faulty) -> Result<StatusResponse, Status> {
         }
         Some(Fault::HealthzInOutage) if this.is_away() => this.plugin.healthy().map(|answer| {
             StatusResponse { healthz: "the KMS does not answer".to_owned(), ..answer }
+        }),
+        Some(Fault::KeyIdInOutage) if this.is_away() => this.plugin.healthy().map(|answer| {
+            let (healthz, key_id) = ("down".to_owned(), "unavailable".to_owned());
+            StatusResponse { healthz, key_id, ..answer }
         }),
         Some(Fault::IgnoresDecryptDenied) => {
             this.plugin.reachable().and_then(|()| this.plugin.healthy())

@@ -7,32 +7,34 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
 use kleidi_proto::kms::key_management_service_server::KeyManagementServiceServer;
 use prost::Message as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service as _;
 
 use crate::client::SERVICE;
 use crate::ordered::OrderedDecryptRequest;
-use crate::reference::faulty::{CUT_OFF, Faulty};
+use crate::reference::faulty::{BY_CANCEL, BY_END, CUT_OFF, Faulty};
 use crate::reference::mutant::Fault;
 
 /// What all connections share.
 pub struct Front {
     fault: Option<Fault>,
     slots: Arc<Semaphore>,
+    /// Counts how often all connections were ended.
+    ended: watch::Sender<usize>,
 }
 
 impl Front {
-    /// With this fault.
-    pub fn new(fault: Option<Fault>) -> Self {
-        Self { fault, slots: Arc::new(Semaphore::new(16)) }
+    /// With this fault; what is counted up in `ended` ends all connections.
+    pub fn new(fault: Option<Fault>, ended: watch::Sender<usize>) -> Self {
+        Self { fault, slots: Arc::new(Semaphore::new(16)), ended }
     }
 }
 
@@ -70,16 +72,24 @@ impl hyper::service::Service<Request<Incoming>> for Service {
 impl Service {
     async fn answer(self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
         let answer = self.uncut(request).await?;
-        if answer.headers().contains_key(CUT_OFF) {
-            return Ok(Response::new(Body::new(CutOff)));
-        }
-        Ok(answer)
+        let reason = match answer.headers().get(CUT_OFF) {
+            None => return Ok(answer),
+            Some(how) if how == BY_END => return Ok(Response::new(Body::empty())),
+            Some(how) if how == BY_CANCEL => h2::Reason::CANCEL,
+            Some(_) => h2::Reason::INTERNAL_ERROR,
+        };
+        Ok(Response::new(Body::new(CutOff(reason))))
     }
 
     async fn uncut(mut self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
         let path = request.uri().path();
         let known = ["Status", "Encrypt", "Decrypt"];
         match self.front.fault {
+            Some(Fault::AnswersNotFound) => {
+                let mut answer = Response::new(Body::empty());
+                *answer.status_mut() = StatusCode::NOT_FOUND;
+                Ok(answer)
+            }
             Some(Fault::RefusesLocalhost)
                 if request.uri().authority().is_some_and(|host| host == "localhost") =>
             {
@@ -91,8 +101,10 @@ impl Service {
                 Ok(Status::internal("no such method").into_http())
             }
             Some(Fault::Reflection) if path.starts_with("/grpc.reflection.") => Ok(empty_message()),
-            Some(Fault::WantsAnnotationsInOrder) if path.ends_with("/Decrypt") => {
-                self.in_order(request).await
+            Some(Fault::WantsAnnotationsInOrder | Fault::BrokenMessageEndsAll)
+                if path.ends_with("/Decrypt") =>
+            {
+                self.decrypt(request).await
             }
             Some(Fault::SlotsUntilRead) => {
                 let slot = Arc::clone(&self.front.slots).acquire_owned().await.ok();
@@ -103,17 +115,24 @@ impl Service {
         }
     }
 
-    /// Refuses annotations that are not sorted.
-    async fn in_order(mut self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    /// Looks at the message before anything is done with it.
+    async fn decrypt(mut self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
         let (head, body) = request.into_parts();
         let bytes =
             body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
         // A gRPC message begins with 5 bytes: compressed or not, and its length.
         let message = OrderedDecryptRequest::decode(bytes.get(5..).unwrap_or_default());
-        if message
-            .is_ok_and(|message| !message.annotations.is_sorted_by_key(|entry| entry.key.clone()))
-        {
-            return Ok(Status::invalid_argument("annotations are not sorted").into_http());
+        let sorted = |message: &OrderedDecryptRequest| {
+            message.annotations.is_sorted_by_key(|entry| entry.key.clone())
+        };
+        match (self.front.fault, message) {
+            (Some(Fault::BrokenMessageEndsAll), Err(_)) => {
+                self.front.ended.send_modify(|count| *count += 1);
+            }
+            (Some(Fault::WantsAnnotationsInOrder), Ok(message)) if !sorted(&message) => {
+                return Ok(Status::invalid_argument("annotations are not sorted").into_http());
+            }
+            _ => {}
         }
         self.inner.call(Request::from_parts(head, Full::new(bytes))).await
     }
@@ -130,18 +149,18 @@ fn empty_message() -> Response<Body> {
     response
 }
 
-/// A body in place of which the stream is reset.
-struct CutOff;
+/// A body in place of which the stream is reset, for this reason.
+struct CutOff(h2::Reason);
 
 impl http_body::Body for CutOff {
     type Data = Bytes;
-    type Error = Status;
+    type Error = h2::Error;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        Poll::Ready(Some(Err(Status::internal("cut off"))))
+    ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+        Poll::Ready(Some(Err(self.0.into())))
     }
 }
 
