@@ -34,9 +34,12 @@ pub trait Random: Send + Sync {
     fn fill(&self, bytes: &mut [u8]) -> io::Result<()>;
 }
 
-/// Is told of each call that has ended.
+/// Is told of each call.
 pub trait Watch: Send + Sync {
-    /// A call of `method` of the plugin `name` began at `began` and took `took`.
+    /// This seed is about to be sent, to be wrapped.
+    fn sends(&self, _seed: &[u8]) {}
+
+    /// A call has ended: of `method` of the plugin `name`; it began at `began` and took `took`.
     fn called(&self, name: &str, method: &str, began: Time, took: Duration, outcome: Outcome);
 }
 

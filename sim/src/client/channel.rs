@@ -95,6 +95,9 @@ impl Channel {
 
     /// Calls Encrypt.
     pub async fn encrypt(&self, request: EncryptRequest) -> Result<EncryptResponse, Status> {
+        if let Some(watch) = &self.shared.edges.watch {
+            watch.sends(&request.plaintext);
+        }
         let send = |mut client: Client, request| async move { client.encrypt(request).await };
         self.shared.call("Encrypt", request, &MetadataMap::new(), send).await
     }

@@ -199,6 +199,10 @@ struct Calls {
 }
 
 impl Watch for Calls {
+    fn sends(&self, seed: &[u8]) {
+        self.history.seeds.remember(seed);
+    }
+
     fn called(&self, name: &str, method: &str, _: Time, took: Duration, outcome: Outcome) {
         self.history.push(Is::Called {
             node: self.node,

@@ -1,4 +1,4 @@
-//! Seeds that were wrapped, to be looked for where none may be seen: in what is stored, logged and said.
+//! Seeds, to be looked for where none may be seen: in what is stored, logged and said.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -12,7 +12,7 @@ const PART: usize = 8;
 /// Bits of the filter before the set: few parts that are in no seed pass it.
 const FILTER_BITS: usize = 1 << 22;
 
-/// All that were wrapped.
+/// All that were sent to be wrapped.
 #[derive(Default)]
 pub struct Seeds(Mutex<Parts>);
 
@@ -43,7 +43,7 @@ fn place(part: u64) -> usize {
 }
 
 impl Seeds {
-    /// One was wrapped.
+    /// One is about to be sent: before whoever gets it can show it.
     pub fn remember(&self, seed: &[u8]) {
         let mut parts = self.0.lock();
         for part in seed.chunks_exact(PART) {

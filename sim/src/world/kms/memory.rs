@@ -347,7 +347,6 @@ impl Backend for NodeKms {
                 version = before.unwrap_or(version);
             }
             let Visible { number, id, material } = version;
-            self.kms.history.seeds.remember(request.plaintext.expose());
             let mut nonce = [0; NONCE];
             self.kms.random.bytes(&mut nonce);
             let payload = Payload { msg: request.plaintext.expose(), aad: &request.aad };

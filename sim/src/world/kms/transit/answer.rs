@@ -205,7 +205,6 @@ impl Cluster {
         body: &Value,
     ) -> Result<String, Stop> {
         let (plaintext, aad) = (bytes(body, "plaintext")?, bytes(body, "associated_data")?);
-        self.history.seeds.remember(&plaintext);
         let ring = state.ring(server);
         let mut asked = number(body);
         if trouble == Trouble::WrapsWithPrevious {
