@@ -15,7 +15,7 @@ use crate::verify::under;
 
 pub const SCENARIO: Scenario = Scenario {
     name: "highly-available",
-    shows: "(not played to the end yet) three control planes, one key: rotation by the manual, a node's plugin away, a node lost; nothing lost",
+    shows: "three control planes, one key: rotation by the manual, a node's plugin away, a node lost; nothing lost",
     minutes: 10,
     run,
 };
