@@ -14,11 +14,15 @@ use nix::unistd::{getegid, geteuid};
 use crate::poll::eventually;
 use crate::{Stage, components};
 
+/// What `ci/image` builds.
+const KLEIDI: &str = concat!("kleidi:", env!("CARGO_PKG_VERSION"));
+
 /// A program in a container.
 pub(crate) struct Contained {
     /// What runs it, in the foreground: it ends when the program does, with its exit code.
     pub(crate) command: Command,
-    name: String,
+    /// Of the container.
+    pub(crate) name: String,
 }
 
 /// `command` in a container, if that is wanted and there is an image of the program (`ci/image`, `ci/part-image`).
@@ -59,7 +63,9 @@ pub(crate) fn contained(stage: &Stage, command: &Command) -> Option<Contained> {
 fn image(command: &Command) -> Option<String> {
     let scripted = command.get_envs().any(|(name, _)| name == "PKCS11_SHIM_MODULE");
     match Path::new(command.get_program()).file_name().and_then(OsStr::to_str)? {
-        "kleidi" if !scripted => Some(concat!("kleidi:", env!("CARGO_PKG_VERSION")).to_owned()),
+        "kleidi" if !scripted => {
+            Some(std::env::var("KLEIDI_IMAGE").unwrap_or_else(|_| KLEIDI.to_owned()))
+        }
         "bao" => Some(format!("kleidi-openbao:{}", components::OPENBAO)),
         "vault" => Some(format!("kleidi-vault:{}", components::VAULT)),
         _ => None,

@@ -1,40 +1,47 @@
 //! Ends what is left running when the process that started it is gone: after Ctrl-C, SIGKILL or an
 //! abort nothing is dropped.
 
+use std::fmt::Display;
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
-/// Reads `+ PID` and `- PID`, and at the end of its input kills those that were not taken away.
+/// Reads `+ WHAT` and `- WHAT`, and at the end of its input ends those that were not taken away: numbers are
+/// processes, all else containers. Those that start containers go first.
 const SCRIPT: &str = r#"
-pids=' '
-while read -r change pid; do
+all=' '
+while read -r change what; do
   case $change in
-    +) pids="$pids$pid " ;;
-    -) case $pids in *" $pid "*) pids="${pids%% $pid *} ${pids#* $pid }" ;; esac ;;
+    +) all="$all$what " ;;
+    -) case $all in *" $what "*) all="${all%% $what *} ${all#* $what }" ;; esac ;;
   esac
 done
-kill -KILL $pids 2>/dev/null
+for what in $all; do
+  case $what in *[!0-9]*) ;; *) kill -KILL "$what" ;; esac
+done
+for what in $all; do
+  case $what in *[!0-9]*) docker rm --force "$what" ;; esac
+done
 "#;
 
-/// From now on this process ends with us.
-pub(crate) fn watch(pid: u32) {
-    tell('+', pid);
+/// From now on the process with this id, or the container with this name, ends with us.
+pub(crate) fn watch(what: impl Display) {
+    tell('+', what);
 }
 
 /// It has ended, or may outlive us.
-pub(crate) fn release(pid: u32) {
-    tell('-', pid);
+pub(crate) fn release(what: impl Display) {
+    tell('-', what);
 }
 
-fn tell(change: char, pid: u32) {
+fn tell(change: char, what: impl Display) {
     static GUARD: Mutex<Option<Child>> = Mutex::new(None);
     let mut guard = GUARD.lock().unwrap_or_else(PoisonError::into_inner);
     let guard = guard.get_or_insert_with(start);
     if let Some(stdin) = &mut guard.stdin {
         // Without its guard a test is as good; it only leaves more behind.
-        let _ = writeln!(stdin, "{change} {pid}");
+        let _ = writeln!(stdin, "{change} {what}");
     }
 }
 

@@ -20,6 +20,7 @@ pub struct Process {
     child: Child,
     /// Of the program: not that of `child`, if it is in a container.
     pid: u32,
+    container: Option<String>,
     log: PathBuf,
     status: Option<ExitStatus>,
 }
@@ -34,6 +35,9 @@ impl Process {
     pub fn spawn(stage: &Stage, name: &str, command: &mut Command) -> Self {
         let log = stage.path(&format!("{name}.log"));
         let mut contained = container::contained(stage, command);
+        let name_of_it = contained.as_ref().map(|contained| contained.name.clone());
+        // Before there is one: it may be there before we hear of it.
+        name_of_it.iter().for_each(guard::watch);
         let command = contained.as_mut().map_or(command, |contained| &mut contained.command);
         let mut spawn = || -> io::Result<Child> {
             let out = File::options().create(true).append(true).open(&log)?;
@@ -47,9 +51,9 @@ impl Process {
         };
         match spawn() {
             Ok(mut child) => {
+                guard::watch(child.id());
                 let pid = contained.map_or(child.id(), |contained| contained.pid(&mut child));
-                guard::watch(pid);
-                Self { name: name.to_owned(), child, pid, log, status: None }
+                Self { name: name.to_owned(), child, pid, container: name_of_it, log, status: None }
             }
             Err(error) => panic!("cannot start {name} ({command:?}): {error}"),
         }
@@ -74,10 +78,15 @@ impl Process {
         if self.status.is_none() {
             self.status = self.child.try_wait().ok().flatten();
             if self.status.is_some() {
-                guard::release(self.pid);
+                self.unguard();
             }
         }
         self.status
+    }
+
+    fn unguard(&self) {
+        guard::release(self.child.id());
+        self.container.iter().for_each(guard::release);
     }
 
     /// Sends a signal; that it has ended already is no error.
@@ -133,7 +142,7 @@ impl Process {
 
     /// Lets it run on after this process has ended.
     pub fn leave_running(self) {
-        guard::release(self.pid());
+        self.unguard();
         std::mem::forget(self);
     }
 
@@ -173,7 +182,7 @@ impl Drop for Process {
             self.signal(Signal::SIGKILL);
         }
         let _ = self.child.wait();
-        guard::release(self.pid);
+        self.unguard();
     }
 }
 

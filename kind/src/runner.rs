@@ -9,6 +9,9 @@ use crate::scenario::{Scenario, Stage};
 use crate::scenarios::SCENARIOS;
 use crate::{command, evidence, progress, tools};
 
+/// The cluster of `cargo kind up`.
+const UP: &str = "up";
+
 /// The label of containers in which the project's scripts build.
 const BUILD: &str = "dev.beezy.kleidi.build=unfinished";
 
@@ -50,8 +53,7 @@ pub fn run(names: &[String], keep: bool, broken: Option<Broken>) -> Result<ExitC
 /// A cluster to look at, that stays.
 pub fn up() -> Result<(), String> {
     let images = images(None)?;
-    let cluster =
-        Cluster::create("up", Plan::new(Kms::SoftHsm), &images, Stopwatch::start(), true)?;
+    let cluster = Cluster::create(UP, Plan::new(Kms::SoftHsm), &images, Stopwatch::start(), true)?;
     cluster.finish();
     Ok(())
 }
@@ -66,18 +68,23 @@ pub fn logs() -> Result<(), String> {
     Ok(())
 }
 
-/// Removes those that are named, with or without `kleidi-` before it, or all of ours and what builds have left.
+/// Removes those that are named, with or without `kleidi-` before it and with the others of the scenario, or all of
+/// ours and what builds have left.
 pub fn down(names: &[String]) -> Result<(), String> {
-    let ours = cluster::all_and_left()?;
+    let mut ours = cluster::all_and_left()?;
+    ours.retain(|name| scenario(name) == UP || named(scenario(name)).is_ok());
     let chosen = names.iter().map(|name| {
         let full = if name.starts_with(PREFIX) { name.clone() } else { format!("{PREFIX}{name}") };
-        if ours.contains(&full) {
-            return Ok(full);
+        let meant =
+            |each: &&String| **each == full || format!("{PREFIX}{}", scenario(each)) == full;
+        let meant: Vec<_> = ours.iter().filter(meant).cloned().collect();
+        if !meant.is_empty() {
+            return Ok(meant);
         }
         let there = if ours.is_empty() { "none".to_owned() } else { ours.join(", ") };
         Err(format!("there is no cluster {full} of ours; there are: {there}"))
     });
-    let chosen = chosen.collect::<Result<Vec<_>, _>>()?;
+    let chosen = chosen.collect::<Result<Vec<_>, _>>()?.concat();
     let removed = if names.is_empty() { &ours } else { &chosen };
     let outcomes: Vec<_> = removed.iter().map(|name| cluster::remove(name)).collect();
     if names.is_empty() {
@@ -87,6 +94,15 @@ pub fn down(names: &[String]) -> Result<(), String> {
         command::run("docker", &old)?;
     }
     outcomes.into_iter().collect()
+}
+
+/// The scenario of a cluster: `rotates` of `kleidi-rotates`, and of `kleidi-rotates-2`.
+fn scenario(cluster: &str) -> &str {
+    let name = cluster.strip_prefix(PREFIX).unwrap_or(cluster);
+    match name.rsplit_once('-') {
+        Some((scenario, number)) if number.parse::<u32>().is_ok() => scenario,
+        _ => name,
+    }
 }
 
 fn named(name: &str) -> Result<Scenario, String> {

@@ -30,6 +30,7 @@ const AESCBC: &str =
 fn run(stage: &Stage) -> Result<(), String> {
     let cluster = stage.cluster(Plan::new(Kms::SoftHsm).providers(&[IDENTITY]))?;
     cluster.create_secrets("before", 20)?;
+    let apiserver = apiserver(&cluster)?;
     let mut from = IDENTITY;
     for (number, (to, prefix)) in MOVES.into_iter().enumerate() {
         move_to(&cluster, from, to, prefix, number)?;
@@ -41,6 +42,9 @@ fn run(stage: &Stage) -> Result<(), String> {
     // Last: without a way back to what is in clear. Values from before the moves are still in etcd's history.
     cluster.configure_encryption(&encryption(&[KMS]))?;
     let key_id = cluster.key_id()?;
+    let still = self::apiserver(&cluster)?;
+    ensure(still == apiserver, || format!("kube-apiserver was started anew: {still}"))?;
+    stage.shown("the same kube-apiserver all the time");
     stage.shown(cluster.encrypted_since(&[&key_id], "after-4")?);
     cluster.finish();
     Ok(())
@@ -65,6 +69,11 @@ fn move_to(
     cluster.rewrite_secrets()?;
     let values = cluster.node()?.etcd("/registry/secrets/")?;
     values.iter().try_for_each(|(key, value)| begins(key, value))
+}
+
+/// Its process, by its pid on the node and when it was started.
+fn apiserver(cluster: &Cluster) -> Result<String, String> {
+    cluster.node()?.sh("ps -o pid=,lstart= -p \"$(pgrep -xo kube-apiserver)\"")
 }
 
 /// The name of a provider.
