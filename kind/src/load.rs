@@ -1,6 +1,7 @@
 //! Secrets that are written and read while something happens.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -107,6 +108,14 @@ fn write(
     written.gap(last, watch.elapsed());
 }
 
+impl fmt::Display for Written {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (written, refused) = (self.acknowledged.len(), self.refused.len());
+        let pause = self.longest_gap.as_secs_f32();
+        write!(f, "{written} writes, {refused} refused, the longest pause {pause:.1} s")
+    }
+}
+
 impl Written {
     fn gap(&mut self, last: Duration, now: Duration) {
         if now.saturating_sub(last) > self.longest_gap {
@@ -117,7 +126,13 @@ impl Written {
 
     /// Fails if one write was refused or one read failed.
     pub fn without_a_failure(&self) -> Result<(), String> {
-        let first = self.refused.first().or(self.unread.first());
+        self.without_a_failure_for(Duration::MAX)
+    }
+
+    /// The same, but that later than `time` after the start writes may be refused because a seed has expired.
+    pub fn without_a_failure_for(&self, time: Duration) -> Result<(), String> {
+        let early = |(at, error): &&(Duration, String)| *at < time || !error.contains("expired");
+        let first = self.refused.iter().find(early).or(self.unread.first());
         match first {
             None => Ok(()),
             Some((at, error)) => Err(format!(
