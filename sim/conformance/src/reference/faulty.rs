@@ -45,6 +45,7 @@ pub(super) const LATE_ROTATION: Duration = Duration::from_millis(1800);
 pub(super) const LATE_NODE: Duration = Duration::from_millis(3750);
 const LATE_CONNECTION: Duration = Duration::from_millis(500);
 const SLOW_RECOVERY: Duration = Duration::from_millis(2000);
+const SLOWER_RECOVERY: Duration = Duration::from_millis(3500);
 const BEFORE_READY: Duration = Duration::from_millis(300);
 
 /// What a call of Encrypt was about.
@@ -86,7 +87,6 @@ pub struct Process {
     times: Mutex<BTreeMap<Vec<u8>, usize>>,
     away: AtomicBool,
     outages: AtomicUsize,
-    last_away: Mutex<Option<Instant>>,
 }
 
 impl Process {
@@ -110,7 +110,6 @@ impl Process {
             times: Mutex::default(),
             away: AtomicBool::new(false),
             outages: AtomicUsize::new(0),
-            last_away: Mutex::default(),
         }
     }
 
@@ -251,17 +250,15 @@ impl Faulty {
         }
     }
 
-    /// For a while after an outage it is not over.
+    /// Encrypt and Decrypt: for a while after an outage it is not over, and on other nodes than the first a while
+    /// longer.
     fn recovers_slowly(&self) -> Result<(), Status> {
-        if !self.has(Fault::SlowRecovery) {
+        if !self.has(Fault::SlowRecovery) || self.is_away() {
             return Ok(());
         }
-        let mut last = self.process.last_away.lock();
-        if self.is_away() {
-            *last = Some(Instant::now());
-        }
-        match *last {
-            Some(last) if last.elapsed() < SLOW_RECOVERY => Err(Status::unavailable("recovering")),
+        let slow = if self.process.name == "a" { SLOW_RECOVERY } else { SLOWER_RECOVERY };
+        match self.plugin.ring().ended(Flag::Outage) {
+            Some(ended) if ended < slow => Err(Status::unavailable("recovering")),
             _ => Ok(()),
         }
     }

@@ -322,7 +322,8 @@ pub const MUTANTS: &[Mutant] = &[
     with(F::CutsOffStatusInOutage, "outage.status-reports", &["outage.status-is-error"],
         "cuts Status off during an outage"),
     only(F::HealthzInOutage, "outage.status-is-error", "reports an outage in healthz, beside a key_id"),
-    only(F::SlowRecovery, "outage.recovers-unaided", "stays unavailable for a while after an outage"),
+    only(F::SlowRecovery, "outage.recovers-unaided",
+        "encrypts during an outage, and stays unavailable for a while after it, the second node a while longer"),
     only(F::IgnoresDecryptDenied, "outage.decrypt-permission-lost", "does not test decrypting"),
 ];
 

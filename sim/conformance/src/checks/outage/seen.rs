@@ -124,9 +124,10 @@ impl<'a> Seen<'a> {
         }
     }
 
-    /// Whether Status is ok, and Encrypt and Decrypt work; what is encrypted here is no longer of the outage.
-    pub(super) async fn works(&self) -> Option<()> {
-        let client = self.cx.connect().await.ok()?;
+    /// Whether Status is ok, and Encrypt and Decrypt work, on this endpoint; what is encrypted here is no longer
+    /// of the outage.
+    pub(super) async fn works(&self, endpoint: usize) -> Option<()> {
+        let client = self.cx.connect_to(endpoint).await.ok()?;
         if self.status(&client).await.ok()?.healthz != "ok" {
             return None;
         }
@@ -136,6 +137,16 @@ impl<'a> Seen<'a> {
         (answer == seed).then_some(())
     }
 
+    /// Waits until another endpoint is well after the outage.
+    pub(super) async fn recovers(&self, endpoint: usize) -> Result<(), Stop> {
+        let settings = self.cx.settings();
+        let window = settings.outage_window.max(settings.polls.unhealthy);
+        self.cx.poll(window, async || self.works(endpoint).await).await.ok_or_else(|| {
+            let endpoint = &settings.endpoints[endpoint];
+            Stop::NotRun(format!("{endpoint} was not well within {window:?} after the outage"))
+        })
+    }
+
     /// Ends the outage, whatever was seen, and waits until the plugin is well, for which there is a
     /// connection then; what was seen comes first.
     pub(super) async fn over(&self, up: Hook, seen: Result<(), Stop>) -> Result<Client, Stop> {
@@ -143,7 +154,7 @@ impl<'a> Seen<'a> {
         let settings = self.cx.settings();
         let window = settings.outage_window.max(settings.polls.unhealthy);
         // Status may not have noticed a short outage, whose end the other calls still have to see.
-        self.cx.poll(window, async || self.works().await).await;
+        self.cx.poll(window, async || self.works(0).await).await;
         let well = self.cx.well_within(window).await;
         seen?;
         let (client, status) =

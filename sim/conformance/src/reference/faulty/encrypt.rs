@@ -42,6 +42,10 @@ pub(super) async fn encrypt(
             .and_then(|()| encrypt_with(&this.process.first, &request.plaintext)),
         Some(Fault::FakesCiphertext | Fault::EphemeralKeyInOutage) if this.is_away() => fake(this),
         Some(Fault::FakesCiphertextLater) if this.is_long_away() => fake(this),
+        // With a key that it has by heart, and that decrypts afterwards.
+        Some(Fault::SlowRecovery) if this.is_away() => {
+            encrypt_with(&this.plugin.announced()?, &request.plaintext)
+        }
         Some(Fault::EncryptLeads) => this.plugin.reachable().and_then(|()| {
             let newest = this.plugin.ring().keys().ok().and_then(|mut keys| keys.pop());
             encrypt_with(&newest.unwrap_or(this.plugin.announced()?), &request.plaintext)
