@@ -186,6 +186,11 @@ impl Faulty {
         self.connection.calls.fetch_add(1, Ordering::SeqCst);
     }
 
+    /// Whether more Encrypts wait than it can take.
+    fn is_stalled(&self) -> bool {
+        self.process.waiting.load(Ordering::SeqCst) > 10
+    }
+
     fn is_away(&self) -> bool {
         self.plugin.ring().is(Flag::Outage)
     }

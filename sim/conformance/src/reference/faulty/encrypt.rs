@@ -88,6 +88,10 @@ async fn before(this: &Faulty, request: &EncryptRequest) -> Result<(), Status> {
             in_turn(this).await;
             Ok(())
         }
+        Some(Fault::StallsUnderLoad) => {
+            stall(this).await;
+            Ok(())
+        }
         Some(Fault::RefusesUidAgain)
             if !this.process.uids.lock().insert((true, request.uid.clone())) =>
         {
@@ -164,6 +168,17 @@ async fn in_turn(this: &Faulty) {
     sleep(Duration::from_millis(20)).await;
     if process.waiting.load(Ordering::SeqCst) > 10 {
         sleep(Duration::from_millis(700)).await;
+    }
+}
+
+/// Waits for ever when many do.
+async fn stall(this: &Faulty) {
+    this.process.waiting.fetch_add(1, Ordering::SeqCst);
+    let _leave = Leave(&this.process.waiting);
+    // Long enough that those who came at the same time are waiting.
+    sleep(Duration::from_millis(20)).await;
+    if this.is_stalled() {
+        pending::<()>().await;
     }
 }
 

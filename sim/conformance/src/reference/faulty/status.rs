@@ -25,6 +25,7 @@ pub(super) async fn status(this: &Faulty) -> Result<StatusResponse, Status> {
         Some(Fault::ServesBeforeReady) if this.process.started.elapsed() < BEFORE_READY => {
             return Err(Status::unavailable("starting"));
         }
+        Some(Fault::StallsUnderLoad) if this.is_stalled() => pending().await,
         Some(Fault::StatusWaitsForIdle) => idle(this).await,
         _ => {}
     }
