@@ -115,11 +115,16 @@ async fn before(this: &Faulty, request: &EncryptRequest) -> Result<(), Status> {
             sleep(Duration::from_millis(30)).await;
             Ok(())
         }
-        Some(Fault::CancelledCallsLeak) => {
+        Some(Fault::CancelledCallsLeak | Fault::CancelledWorkLeaks) => {
+            if this.has(Fault::CancelledWorkLeaks) {
+                // What is cancelled until then is without a slot yet.
+                sleep(Duration::from_millis(1)).await;
+            }
             let slot = this.connection.slots.clone().acquire_owned().await;
             let leak = Leak(slot.ok());
             // So that it can be cancelled.
-            sleep(Duration::from_millis(1)).await;
+            sleep(Duration::from_millis(if this.has(Fault::CancelledWorkLeaks) { 10 } else { 1 }))
+                .await;
             leak.give_back();
             Ok(())
         }
