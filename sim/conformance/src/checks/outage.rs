@@ -2,6 +2,9 @@
 
 mod seen;
 
+use std::time::Duration;
+
+use kleidi_proto::kms::EncryptResponse;
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
@@ -62,10 +65,11 @@ pub(crate) const CHECKS: &[Check] = &[
         requirement: "During an outage each call ends within the client's timeout.",
         rationale: "A call that hangs says nothing of the reason, and holds kube-apiserver's health check \
                     up.",
-        procedure: "Encrypt; take the KMS away; call Status, Encrypt and Decrypt three times each, and again when \
-                    the outage shows.",
-        asserts: "Each ends, however, before --timeout. Not run where neither Status, Encrypt nor Decrypt shows \
-                  the outage within --outage-window.",
+        procedure: "Encrypt; take the KMS away; call Status, Encrypt and Decrypt three times each, each time on a \
+                    new connection, and again when the outage shows.",
+        asserts: "Each ends, however, before --timeout. That the connection ends does not count: not run where it \
+                  does with every call of one kind, or where neither Status, Encrypt nor Decrypt shows the \
+                  outage within --outage-window.",
         run: |cx| Box::pin(calls_do_not_hang(cx)),
         ..Check::DEFAULT
     },
@@ -127,10 +131,11 @@ pub(crate) const CHECKS: &[Check] = &[
         rationale: "kube-apiserver never tests Decrypt: without this it writes what nobody can read \
                     (cf. kubernetes-sigs/aws-encryption-provider#139).",
         procedure: "Encrypt; forbid decrypting; encrypt; call Status, each time on a new connection, until it is \
-                    answered with an error, or with another `healthz` than `ok`; otherwise decrypt.",
+                    answered with an error, or with another `healthz` than `ok`; otherwise decrypt, on a new \
+                    connection.",
         asserts: "It does so within --outage-window. That the connection ends does not count. Not run where \
                   Encrypt ends as in an outage (UNAVAILABLE, DEADLINE_EXCEEDED, no answer), or where Decrypt \
-                  works. That Encrypt is refused, too, is noted: a plugin may encrypt only what it can decrypt.",
+                  works, or its connection ends. That Encrypt is refused, too, is noted: a plugin may encrypt only what it can decrypt.",
         run: |cx| Box::pin(decrypt_permission_lost(cx)),
         ..Check::DEFAULT
     },
@@ -221,31 +226,44 @@ async fn key_id_unchanged(cx: &Context) -> Outcome {
 async fn calls_do_not_hang(cx: &Context) -> Outcome {
     let (client, _) = cx.well().await?;
     let wrapped = cx.wrapped(&client, &cx.seed()).await?;
-    let calls = async || {
-        for _ in 0..3 {
-            for (rpc, ended) in [
-                ("Status", client.status().await.err()),
-                ("Encrypt", client.encrypt(&cx.seed(), cx.uid()).await.err()),
-                ("Decrypt", client.decrypt(back(&wrapped, cx.uid())).await.err()),
-            ] {
-                if let Some(status) = ended.filter(overdue) {
-                    return Err(Stop::Failed(format!("{rpc}: {}", describe(&status))));
-                }
-            }
-        }
-        Ok(())
-    };
     let seen = Seen::new(cx);
     cx.hook(Hook::BackendDown).await?;
-    let mut ended = calls().await;
+    let mut ended = in_time(cx, &wrapped).await;
     let mut felt = Ok(());
     if ended.is_ok() {
         // The hook may take effect later than it says.
         felt = seen.felt(&wrapped).await;
-        ended = calls().await;
+        ended = in_time(cx, &wrapped).await;
     }
     seen.over(Hook::BackendUp, ended).await?;
     felt
+}
+
+/// Demands that calls end in time, three of each kind.
+async fn in_time(cx: &Context, wrapped: &EncryptResponse) -> Outcome {
+    for rpc in ["Status", "Encrypt", "Decrypt"] {
+        let mut unanswered = Vec::new();
+        for _ in 0..3 {
+            // One from before may have ended, and on that every call does at once.
+            let client = cx.connect().await?;
+            let ended = match rpc {
+                "Status" => client.status().await.err(),
+                "Encrypt" => client.encrypt(&cx.seed(), cx.uid()).await.err(),
+                _ => client.decrypt(back(wrapped, cx.uid())).await.err(),
+            };
+            match ended {
+                Some(status) if overdue(&status) => {
+                    return Err(Stop::Failed(format!("{rpc}: {}", describe(&status))));
+                }
+                Some(status) if !answered(&status) => unanswered.push(status),
+                _ => {}
+            }
+        }
+        if let [_, _, last] = unanswered.as_slice() {
+            return Err(Stop::NotRun(format!("{rpc} got no answer: {}", describe(last))));
+        }
+    }
+    Ok(())
 }
 
 async fn status_reports(cx: &Context) -> Outcome {
@@ -319,7 +337,7 @@ async fn decrypt_permission_lost(cx: &Context) -> Outcome {
                     cx.note(code_name(code));
                     Ok(())
                 }
-                None => Err(unnoticed(cx, client.decrypt(back(&wrapped, cx.uid())).await.is_ok())),
+                None => Err(unnoticed(cx, &wrapped).await),
             }
         }
     };
@@ -331,14 +349,49 @@ fn outage(status: &Status) -> bool {
     !answered(status) || [Code::Unavailable, Code::DeadlineExceeded].contains(&status.code())
 }
 
-/// Status says ok: whose fault it is depends on whether the plugin still decrypts.
-fn unnoticed(cx: &Context, decrypts: bool) -> Stop {
-    if decrypts {
-        return Stop::NotRun(
+/// Status says ok: whose fault it is depends on whether the plugin still decrypts, on a new connection, since
+/// one from before may have ended.
+async fn unnoticed(cx: &Context, wrapped: &EncryptResponse) -> Stop {
+    let client = match cx.connect().await {
+        Ok(client) => client,
+        Err(stop) => return stop,
+    };
+    let decrypted = client.decrypt(back(wrapped, cx.uid())).await;
+    judged(decrypted.map(|_| ()), cx.settings().outage_window)
+}
+
+/// What Decrypt shows where Status said ok for the whole window.
+fn judged(decrypted: Result<(), Status>, window: Duration) -> Stop {
+    match decrypted {
+        Ok(()) => Stop::NotRun(
             "neither Status nor Decrypt showed that --on-deny-decrypt forbade decrypting"
                 .to_owned(),
-        );
+        ),
+        Err(status) if !answered(&status) && !overdue(&status) => {
+            Stop::NotRun(format!("Decrypt got no answer: {}", describe(&status)))
+        }
+        Err(_) => {
+            Stop::Failed(format!("Decrypt fails, and Status went on saying ok for {window:?}"))
+        }
     }
-    let window = cx.settings().outage_window;
-    Stop::Failed(format!("Decrypt fails, and Status went on saying ok for {window:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn a_connection_that_ended_shows_nothing_of_decrypt() {
+        let window = Duration::from_secs(1);
+        let mut ended = Status::unavailable("closed");
+        ended.set_source(Arc::new(io::Error::other("closed")));
+        for decrypted in [Ok(()), Err(ended)] {
+            assert!(matches!(judged(decrypted, window), Stop::NotRun(_)));
+        }
+        let refused = Err(Status::permission_denied("no"));
+        assert!(matches!(judged(refused, window), Stop::Failed(_)));
+    }
 }

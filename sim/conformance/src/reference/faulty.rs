@@ -139,6 +139,8 @@ pub struct Connection {
     slots: Arc<Semaphore>,
     /// Which of the process's connections it is.
     number: usize,
+    /// When it began.
+    begun: Instant,
     /// Whether a Decrypt was refused on it.
     refused: AtomicBool,
     /// The key_id that was seen last, the one before, and how many Status ago it changed.
@@ -156,6 +158,7 @@ impl Connection {
             last_seed: Mutex::default(),
             slots: Arc::new(Semaphore::new(8)),
             number: process.accepted.fetch_add(1, Ordering::SeqCst),
+            begun: Instant::now(),
             refused: AtomicBool::new(false),
             turn: Mutex::default(),
         }
@@ -193,6 +196,20 @@ impl Faulty {
 
     fn is_away(&self) -> bool {
         self.plugin.ring().is(Flag::Outage)
+    }
+
+    /// Cuts calls off during an outage on connections from before it.
+    fn outlived(&self) -> Result<(), Status> {
+        let outage = self.plugin.ring().lasts(Flag::Outage);
+        match outage {
+            Some(outage)
+                if self.has(Fault::HangsInOutageAnew)
+                    && self.connection.begun.elapsed() > outage =>
+            {
+                Err(cut_off(BY_ERROR))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn is_long_away(&self) -> bool {

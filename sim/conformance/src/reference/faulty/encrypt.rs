@@ -29,6 +29,7 @@ pub(super) async fn encrypt(
     request: &EncryptRequest,
 ) -> Result<EncryptResponse, Status> {
     before(this, request).await?;
+    this.outlived()?;
     this.recovers_slowly()?;
     let mut answer = match this.fault {
         Some(Fault::NoRequestLimit) => {

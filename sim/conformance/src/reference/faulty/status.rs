@@ -29,6 +29,7 @@ pub(super) async fn status(this: &Faulty) -> Result<StatusResponse, Status> {
         Some(Fault::StatusWaitsForIdle) => idle(this).await,
         _ => {}
     }
+    this.outlived()?;
     // Other nodes than the first say ok before the other calls work.
     if this.process.name == "a" {
         this.recovers_slowly()?;
