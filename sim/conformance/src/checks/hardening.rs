@@ -12,7 +12,7 @@ use tonic::Code;
 use crate::check::Level::Should;
 use crate::check::Profile::Hardening;
 use crate::check::{Check, Outcome, Stop};
-use crate::client::{Client, back, describe};
+use crate::client::{Client, answered, back, describe};
 use crate::context::{Context, Demand as _, demand};
 use crate::hooks::Hook;
 use crate::secrets;
@@ -51,7 +51,7 @@ pub(crate) const CHECKS: &[Check] = &[
         requirement: "gRPC reflection is off.",
         rationale: "Its only client needs none; each further service is something more to attack.",
         procedure: "Call ServerReflectionInfo of grpc.reflection.v1 and v1alpha.",
-        asserts: "UNIMPLEMENTED.",
+        asserts: "UNIMPLEMENTED, in an answer of gRPC's and not by an HTTP status alone.",
         run: |cx| Box::pin(reflection_off(cx)),
         ..Check::DEFAULT
     },
@@ -115,6 +115,13 @@ async fn reflection_off(cx: &Context) -> Outcome {
     for version in ["v1", "v1alpha"] {
         let path = format!("/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo");
         match client.call::<StatusRequest, StatusResponse>(&path, StatusRequest {}).await {
+            // The library makes UNIMPLEMENTED of an HTTP status, too.
+            Err(status) if !answered(&status) => {
+                return Err(Stop::Failed(format!(
+                    "{path}: no answer of gRPC's: {}",
+                    describe(&status)
+                )));
+            }
             Err(status) if status.code() == Code::Unimplemented => {}
             Err(status) => {
                 return Err(Stop::Failed(format!("{path}: {}", describe(&status))));
