@@ -270,7 +270,7 @@ pub const MUTANTS: &[Mutant] = &[
     only(F::AesKeySizesOnly, "limits.plaintext-sizes", "encrypts 0, 16, 24 and 32 bytes only"),
     only(F::EmptyPlaintextPanics, "limits.empty-plaintext", "answers UNKNOWN to an empty plaintext, as a recovered panic"),
     only(F::NoRequestLimit, "limits.oversize-request", "takes requests of any size"),
-    only(F::OversizeIsInternal, "limits.oversize-request", "answers INTERNAL to more than 4 MiB"),
+    only(F::OversizeIsInternal, "limits.oversize-request", "cuts off what has more than 64 KiB, and answers INTERNAL to more than 4 MiB"),
     only(F::HangsOnAnnotations, "limits.many-annotations", "does not answer to more than 1000 annotations"),
     only(F::ZerosForAnnotations, "limits.many-annotations", "answers with zeros to more than 1000 annotations"),
     only(F::ProtocolErrorEndsAll, "limits.malformed-frames", "closes all connections when one breaks the protocol"),

@@ -10,7 +10,7 @@ use kleidi_proto::kms::{EncryptRequest, EncryptResponse};
 use tokio::time::sleep;
 use tonic::Status;
 
-use super::{Faulty, Remembered};
+use super::{BY_ERROR, Faulty, Remembered, cut_off};
 use crate::context::hex;
 use crate::reference::mutant::Fault;
 use crate::reference::plugin::{MAGIC, encrypt_with};
@@ -78,6 +78,7 @@ async fn before(this: &Faulty, request: &EncryptRequest) -> Result<(), Status> {
         Some(Fault::OversizeIsInternal) if length > 4 << 20 => {
             Err(Status::internal("cannot allocate"))
         }
+        Some(Fault::OversizeIsInternal) if length > 64 << 10 => Err(cut_off(BY_ERROR)),
         Some(Fault::RefusesUuids) if request.uid.len() == 36 => {
             Err(Status::invalid_argument("this is no uid"))
         }
