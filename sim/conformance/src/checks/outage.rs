@@ -156,7 +156,7 @@ async fn encrypt_honest(cx: &Context) -> Outcome {
     }
     let client = seen.over(Hook::BackendUp, Ok(())).await?;
     let wrapped = seen.wrapped();
-    cx.note(format!("refused with {:?}", seen.refusals()));
+    cx.note(seen.failures());
     cx.note(format!("{} seeds were encrypted during the outage", wrapped.len()));
     decrypts(cx, &client, &wrapped).await?;
     felt?;

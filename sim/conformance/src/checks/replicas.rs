@@ -132,15 +132,22 @@ async fn reported(cx: &Context) -> Result<Vec<String>, Stop> {
 
 /// Waits until all endpoints report one key_id other than `not`.
 async fn agree(cx: &Context, not: Option<&str>, window: Duration) -> Outcome {
-    let last = parking_lot::Mutex::new(Vec::new());
-    let agreed = cx.poll(window, async || {
-        let ids = reported(cx).await.ok()?;
-        let one = ids.iter().all(|id| *id == ids[0] && Some(id.as_str()) != not);
-        *last.lock() = ids;
-        one.then_some(())
+    let last = parking_lot::Mutex::new(String::new());
+    let agreed = cx.poll(window, async || match reported(cx).await {
+        Ok(ids) => {
+            *last.lock() = format!("{ids:?}");
+            ids.iter().all(|id| *id == ids[0] && Some(id.as_str()) != not).then_some(())
+        }
+        Err(Stop::Failed(why) | Stop::NotRun(why) | Stop::Broken(why)) => {
+            *last.lock() = why;
+            None
+        }
     });
     agreed.await.ok_or_else(|| {
-        Stop::Failed(format!("within the window they did not agree on a key_id: {:?}", last.lock()))
+        let last = last.lock();
+        Stop::Failed(format!(
+            "within the window they did not agree on a key_id; what was seen last: {last}"
+        ))
     })
 }
 
