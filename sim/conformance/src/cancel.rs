@@ -5,12 +5,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use kleidi_proto::kms::EncryptRequest;
-use prost::Message as _;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::client::SERVICE;
 use crate::endpoint::Endpoint;
 use crate::raw::{self, CANCEL, Raw, kind};
 
@@ -80,8 +77,7 @@ impl Caller {
     fn call(&mut self, plaintext: Vec<u8>, uid: String) -> (u32, Vec<u8>) {
         let stream = self.next;
         self.next += 2;
-        let message = EncryptRequest { plaintext, uid }.encode_to_vec();
-        (stream, raw::call(stream, "localhost", &format!("{SERVICE}Encrypt"), &message))
+        (stream, raw::encrypt(stream, plaintext, uid))
     }
 
     /// Reads until the stream has ended.

@@ -11,6 +11,10 @@ use crate::secrets;
 use crate::source::Document::{Kep, StatusCodes};
 use crate::source::{lines, whole};
 
+/// Codes that take a fault of the caller, or a lost key, for a bug or an outage.
+pub(crate) const MISLEADING: [Code; 4] =
+    [Code::Unknown, Code::Internal, Code::Unavailable, Code::DeadlineExceeded];
+
 pub(crate) const CHECKS: &[Check] = &[
     Check {
         id: "errors.no-secrets",
@@ -104,14 +108,13 @@ async fn codes(cx: &Context) -> Outcome {
     let seed = cx.seed();
     let wrapped = cx.wrapped(&client, &seed).await?;
     cx.decrypts(&client, &wrapped, &seed).await?;
-    let misleading = [Code::Unknown, Code::Internal, Code::Unavailable, Code::DeadlineExceeded];
     let mut errors = 0;
     for (what, request) in faulty(cx, &back(&wrapped, cx.uid())) {
         if let Err(status) = client.decrypt(request).await {
             cx.survives(&client, what, &status).await?;
             errors += 1;
             cx.note(format!("{what}: {}", code_name(status.code())));
-            demand(!misleading.contains(&status.code()), || {
+            demand(!MISLEADING.contains(&status.code()), || {
                 format!("{what}: {}", describe(&status))
             })?;
         }

@@ -49,11 +49,12 @@ pub(crate) const CHECKS: &[Check] = &[
             lines(Kep, 149, 160, "the key_id must be stable"),
             lines(Proto, 41, 43, "and is never empty"),
         ],
-        procedure: "Call Status; take the KMS away; call Status again and again, on the same connection and on \
-                    others, until the outage shows, and for a poll of an unhealthy plugin (10 s) longer; give \
-                    it back; go on until it is well.",
-        asserts: "Every key_id that is reported, whatever `healthz` beside it says, is the first one. Not run \
-                  where neither Status, Encrypt nor Decrypt shows the outage within --outage-window.",
+        procedure: "Call Status, and Encrypt; take the KMS away; call Status again and again, on the same connection and on \
+                    others, and Encrypt, and Decrypt of what was encrypted before, until the outage shows; Status \
+                    and Encrypt for a poll of an unhealthy plugin (10 s) longer; give it back; go on until it \
+                    is well.",
+        asserts: "Every key_id that Status reports, whatever `healthz` beside it says, is the first one. Not run \
+                  where the first Encrypt fails, or where neither Status, Encrypt nor Decrypt shows the outage within --outage-window.",
         run: |cx| Box::pin(key_id_unchanged(cx)),
         ..Check::DEFAULT
     },
