@@ -62,8 +62,8 @@ impl Caller {
         self.raw.send(&resets).await
     }
 
-    /// How many of the calls that were cancelled after their beginning were not answered. All are known after an Encrypt: what the server
-    /// says of a call it says before it reads that nobody waits for it.
+    /// How many of the calls that were cancelled after their beginning were not answered. All are known after an
+    /// Encrypt: what the server says of a call it says before it reads that nobody waits for it.
     pub(crate) fn cut(&self) -> usize {
         self.cancelled.difference(&self.answered).count()
     }
