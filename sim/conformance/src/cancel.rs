@@ -5,11 +5,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use kleidi_proto::kms::EncryptRequest;
-use prost::Message as _;
-use tokio::time::{sleep, timeout};
+use tokio::task::yield_now;
+use tokio::time::{Instant, sleep, timeout};
 
-use crate::client::SERVICE;
 use crate::endpoint::Endpoint;
 use crate::raw::{self, CANCEL, Raw, kind};
 
@@ -18,7 +16,7 @@ pub(crate) struct Caller {
     raw: Raw,
     limit: Duration,
     next: u32,
-    /// Streams that were cancelled.
+    /// Streams that were cancelled after their beginning had been sent.
     cancelled: BTreeSet<u32>,
     /// Streams that were answered.
     answered: BTreeSet<u32>,
@@ -41,29 +39,31 @@ impl Caller {
         answer.unwrap_or_else(|_| Err(format!("no answer within {limit:?}")))
     }
 
-    /// Begins Encrypts and cancels them: `after` a while, or at once, in one piece with their beginning.
+    /// Begins Encrypts and cancels them: `after` a while, or, with none, in one piece with their beginning.
     pub(crate) async fn cancel(
         &mut self,
         calls: Vec<(Vec<u8>, String)>,
-        after: Duration,
+        after: Option<Duration>,
     ) -> Result<(), String> {
         let (mut begun, mut resets) = (Vec::new(), Vec::new());
         for (plaintext, uid) in calls {
             let (stream, call) = self.call(plaintext, uid);
             begun.extend(call);
             resets.extend(raw::frame(kind::RST_STREAM, 0, stream, &CANCEL.to_be_bytes()));
-            self.cancelled.insert(stream);
+            if after.is_some() {
+                self.cancelled.insert(stream);
+            }
         }
-        if after.is_zero() {
+        let Some(after) = after else {
             return self.raw.send(&[begun, resets].concat()).await;
-        }
+        };
         self.raw.send(&begun).await?;
-        sleep(after).await;
+        wait(after).await;
         self.raw.send(&resets).await
     }
 
-    /// How many of the cancelled calls were not answered. All are known after an Encrypt: what the server
-    /// says of a call it says before it reads that nobody waits for it.
+    /// How many of the calls that were cancelled after their beginning were not answered. All are known after an
+    /// Encrypt: what the server says of a call it says before it reads that nobody waits for it.
     pub(crate) fn cut(&self) -> usize {
         self.cancelled.difference(&self.answered).count()
     }
@@ -77,8 +77,7 @@ impl Caller {
     fn call(&mut self, plaintext: Vec<u8>, uid: String) -> (u32, Vec<u8>) {
         let stream = self.next;
         self.next += 2;
-        let message = EncryptRequest { plaintext, uid }.encode_to_vec();
-        (stream, raw::call(stream, "localhost", &format!("{SERVICE}Encrypt"), &message))
+        (stream, raw::encrypt(stream, plaintext, uid))
     }
 
     /// Reads until the stream has ended.
@@ -104,5 +103,16 @@ impl Caller {
                 return if message { Ok(()) } else { Err("the server refused it".to_owned()) };
             }
         }
+    }
+}
+
+/// Waits; a timer is too coarse for a part of a call.
+async fn wait(duration: Duration) {
+    if duration > Duration::from_millis(5) {
+        return sleep(duration).await;
+    }
+    let begin = Instant::now();
+    while begin.elapsed() < duration {
+        yield_now().await;
     }
 }

@@ -112,6 +112,8 @@ async fn carry_out(plan: Plan, limit: Duration, wait: Duration) -> Result<Report
     });
     if !wait.is_zero() {
         wait::until_listening(&plan.settings.endpoints, wait, end.clone()).await;
+        // Only now it can be seen where a link leads that was not there.
+        plan::distinct(&plan.settings.endpoints)?;
     }
     let report = runner::run(plan, end).await;
     told.abort();

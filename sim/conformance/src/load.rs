@@ -8,10 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use kleidi_proto::kms::EncryptRequest;
-use prost::Message as _;
-
-use crate::client::SERVICE;
 use crate::endpoint::Endpoint;
 use crate::raw::{self, Frame, REFUSED_STREAM, Raw, kind};
 
@@ -53,12 +49,8 @@ impl Load {
         if self.last.is_some() {
             return;
         }
-        let request = EncryptRequest {
-            plaintext: vec![7; 32],
-            uid: format!("00000000-0000-4000-8000-{:012}", self.next),
-        };
-        let path = format!("{SERVICE}Encrypt");
-        let call = raw::call(self.next, "localhost", &path, &request.encode_to_vec());
+        let uid = format!("00000000-0000-4000-8000-{:012}", self.next);
+        let call = raw::encrypt(self.next, vec![7; 32], uid);
         // That it can not be sent shows in what is read.
         if self.raw.send(&call).await.is_ok() {
             self.open.insert(self.next);

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use kleidi_proto::kms::EncryptRequest;
+use prost::Message as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+use crate::client::SERVICE;
 use crate::endpoint::Endpoint;
 
 /// What a client says first.
@@ -110,6 +113,13 @@ pub fn call(stream: u32, authority: &str, path: &str, message: &[u8]) -> Vec<u8>
     let length = u32::try_from(message.len()).unwrap_or(0).to_be_bytes();
     bytes.extend(frame(kind::DATA, END_OR_ACK, stream, &[&[0], &length[..], message].concat()));
     bytes
+}
+
+/// The frames of an Encrypt; see [`call`].
+#[must_use]
+pub fn encrypt(stream: u32, plaintext: Vec<u8>, uid: String) -> Vec<u8> {
+    let message = EncryptRequest { plaintext, uid }.encode_to_vec();
+    call(stream, "localhost", &format!("{SERVICE}Encrypt"), &message)
 }
 
 fn text(block: &mut Vec<u8>, index: u8, text: &str) {

@@ -409,6 +409,22 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn the_sums_of_the_reports_that_are_kept_are_those_of_their_checks() {
+        let reports = concat!(env!("CARGO_MANIFEST_DIR"), "/reports");
+        let files = std::fs::read_dir(reports).unwrap().map(|entry| entry.unwrap().path());
+        let mut kept = 0;
+        for path in files.filter(|path| path.extension().is_some_and(|form| form == "json")) {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let mut report: Report = serde_json::from_str(&text).unwrap();
+            let sums = report.profiles.clone();
+            report.sum_up();
+            assert_eq!(report.profiles, sums, "{}", path.display());
+            kept += 1;
+        }
+        assert!(kept >= 5, "{kept} reports in {reports}");
+    }
+
+    #[test]
     fn what_was_excused_is_part_of_the_conclusion() {
         let mut report = of(&[
             ("status.version", Verdict::MustFailed),

@@ -5,6 +5,7 @@ use tonic::Code;
 
 use crate::check::Level::{Must, Should};
 use crate::check::{Check, Outcome, Stop};
+use crate::checks::errors::MISLEADING;
 use crate::client::{Client, back, code_name, describe};
 use crate::context::{Context, Demand as _, demand};
 use crate::source::Document::{Envelope, Manual};
@@ -81,7 +82,8 @@ pub(crate) const CHECKS: &[Check] = &[
                       another.",
         rationale: POISON,
         procedure: "Encrypt and decrypt; decrypt with the key_id's last character replaced, cut off, and one added.",
-        asserts: "No answer is anything else than the seed; errors are the plugin's own answers.",
+        asserts: "No answer is anything else than the seed; errors are the plugin's own answers, and Status \
+                  succeeds after each on the same connection.",
         run: |cx| Box::pin(wrong_key_id(cx)),
         ..Check::DEFAULT
     },
@@ -109,7 +111,8 @@ pub(crate) const CHECKS: &[Check] = &[
                     say so.",
         procedure: "Encrypt and decrypt; decrypt with an unrelated key_id. Not run where that is no error: see \
                     decrypt.unknown-key-id.",
-        asserts: "An answer of the plugin's own; none of UNKNOWN, INTERNAL, UNAVAILABLE, DEADLINE_EXCEEDED.",
+        asserts: "An answer of the plugin's own; none of UNKNOWN, INTERNAL, UNAVAILABLE, DEADLINE_EXCEEDED; and \
+                  Status succeeds afterwards on the same connection.",
         run: |cx| Box::pin(unknown_key_id_code(cx)),
         ..Check::DEFAULT
     },
@@ -252,8 +255,7 @@ async fn unknown_key_id_code(cx: &Context) -> Outcome {
         return Err(Stop::NotRun("it is no error: see decrypt.unknown-key-id".to_owned()));
     };
     cx.survives(&client, STRANGER, &status).await?;
-    let unclear = [Code::Unknown, Code::Internal, Code::Unavailable, Code::DeadlineExceeded];
-    demand(!unclear.contains(&status.code()), || {
+    demand(!MISLEADING.contains(&status.code()), || {
         format!("{} does not tell a lost key apart from a bug or an outage", describe(&status))
     })
 }

@@ -7,7 +7,7 @@ use crate::check::Level::{Info, Should};
 use crate::check::Profile::Limits;
 use crate::check::{Check, Outcome, Stop};
 use crate::client::{SERVICE, answered, back, code_name, describe, overdue};
-use crate::context::{Context, Demand as _, demand};
+use crate::context::{Context, Demand as _, demand, fingerprint};
 use crate::raw::{self, END_OR_ACK, Raw, kind};
 use crate::source::Document::Proto;
 use crate::source::lines;
@@ -75,10 +75,10 @@ pub(crate) const CHECKS: &[Check] = &[
         id: "limits.many-annotations",
         level: Should,
         profile: Limits,
-        requirement: "Ten thousand annotations in Decrypt do not hang the plugin.",
+        requirement: "Ten thousand annotations in Decrypt neither hang the plugin nor bring a wrong plaintext.",
         rationale: "What lies in etcd is not under the plugin's control.",
         procedure: "Encrypt; decrypt with 10,000 annotations added; then call Status.",
-        asserts: "An answer of the plugin's own, whichever, within --timeout; then OK, on the same connection \
+        asserts: "An error of the plugin's own, or the seed, within --timeout; then OK, on the same connection \
                   and on a new one.",
         run: |cx| Box::pin(many_annotations(cx)),
         ..Check::DEFAULT
@@ -160,13 +160,20 @@ async fn oversize_request(cx: &Context) -> Outcome {
 
 async fn many_annotations(cx: &Context) -> Outcome {
     let client = cx.connect().await?;
-    let wrapped = cx.wrapped(&client, &cx.seed()).await?;
+    let seed = cx.seed();
+    let wrapped = cx.wrapped(&client, &seed).await?;
     let mut request = back(&wrapped, cx.uid());
     request
         .annotations
         .extend((0..cx.settings().load.annotations).map(|n| (format!("a{n}.example"), vec![0; 8])));
     match client.decrypt(request).await {
-        Ok(_) => cx.note("OK"),
+        Ok(answer) => {
+            demand(answer == seed, || {
+                format!("answered with OK and {}, which is not the seed", fingerprint(&answer))
+            })?;
+            cx.note("OK, and the seed");
+            client.status().await.or_failed("Status on the same connection afterwards")?;
+        }
         Err(status) => {
             cx.survives(&client, "10,000 annotations", &status).await?;
             cx.note(code_name(status.code()));

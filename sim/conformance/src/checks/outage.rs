@@ -2,6 +2,9 @@
 
 mod seen;
 
+use std::time::Duration;
+
+use kleidi_proto::kms::EncryptResponse;
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
@@ -10,7 +13,7 @@ use crate::check::Profile::Outage;
 use crate::check::{Check, Outcome, Stop};
 use crate::checks::restart::restarted;
 use crate::client::{Client, answered, back, code_name, describe, overdue};
-use crate::context::{Context, Demand as _, demand};
+use crate::context::{Context, demand};
 use crate::hooks::Hook;
 use crate::source::Document::{Config, Kep, Proto};
 use crate::source::lines;
@@ -28,9 +31,11 @@ pub(crate) const CHECKS: &[Check] = &[
         sources: &[lines(Proto, 78, 83, "the key_id is that of the key which encrypted")],
         procedure: "Take the KMS away; encrypt ten seeds; go on until the outage shows, and for a poll of an \
                     unhealthy plugin (10 s) longer; give it back; wait until the plugin is well; decrypt what \
-                    was answered, on each endpoint; with --on-stop and --on-start again after a restart.",
+                    was answered, on each endpoint as soon as it is well, too; with --on-stop and --on-start \
+                    again after a restart.",
         asserts: "Each answer decrypts to its seed. That all fail is fine. Not run where neither Status, \
-                  Encrypt nor Decrypt shows the outage within --outage-window.",
+                  Encrypt nor Decrypt shows the outage within --outage-window, or where another endpoint is \
+                  not well within it after the outage.",
         run: |cx| Box::pin(encrypt_honest(cx)),
         ..Check::DEFAULT
     },
@@ -44,11 +49,12 @@ pub(crate) const CHECKS: &[Check] = &[
             lines(Kep, 149, 160, "the key_id must be stable"),
             lines(Proto, 41, 43, "and is never empty"),
         ],
-        procedure: "Call Status; take the KMS away; call Status again and again, on the same connection and on \
-                    others, until the outage shows, and for a poll of an unhealthy plugin (10 s) longer; give \
-                    it back; go on until it is well.",
-        asserts: "Every key_id that is reported, whatever `healthz` beside it says, is the first one. Not run \
-                  where neither Status, Encrypt nor Decrypt shows the outage within --outage-window.",
+        procedure: "Call Status, and Encrypt; take the KMS away; call Status again and again, on the same connection and on \
+                    others, and Encrypt, and Decrypt of what was encrypted before, until the outage shows; Status \
+                    and Encrypt for a poll of an unhealthy plugin (10 s) longer; give it back; go on until it \
+                    is well.",
+        asserts: "Every key_id that Status reports, whatever `healthz` beside it says, is the first one. Not run \
+                  where the first Encrypt fails, or where neither Status, Encrypt nor Decrypt shows the outage within --outage-window.",
         run: |cx| Box::pin(key_id_unchanged(cx)),
         ..Check::DEFAULT
     },
@@ -60,10 +66,11 @@ pub(crate) const CHECKS: &[Check] = &[
         requirement: "During an outage each call ends within the client's timeout.",
         rationale: "A call that hangs says nothing of the reason, and holds kube-apiserver's health check \
                     up.",
-        procedure: "Encrypt; take the KMS away; call Status, Encrypt and Decrypt three times each, and again when \
-                    the outage shows.",
-        asserts: "Each ends, however, before --timeout. Not run where neither Status, Encrypt nor Decrypt shows \
-                  the outage within --outage-window.",
+        procedure: "Encrypt; take the KMS away; call Status, Encrypt and Decrypt three times each, each time on a \
+                    new connection, and again when the outage shows.",
+        asserts: "Each ends, however, before --timeout. That the connection ends does not count: not run where it \
+                  does with every call of one kind, or where neither Status, Encrypt nor Decrypt shows the \
+                  outage within --outage-window.",
         run: |cx| Box::pin(calls_do_not_hang(cx)),
         ..Check::DEFAULT
     },
@@ -125,10 +132,11 @@ pub(crate) const CHECKS: &[Check] = &[
         rationale: "kube-apiserver never tests Decrypt: without this it writes what nobody can read \
                     (cf. kubernetes-sigs/aws-encryption-provider#139).",
         procedure: "Encrypt; forbid decrypting; encrypt; call Status, each time on a new connection, until it is \
-                    answered with an error, or with another `healthz` than `ok`; otherwise decrypt.",
+                    answered with an error, or with another `healthz` than `ok`; otherwise decrypt, on a new \
+                    connection.",
         asserts: "It does so within --outage-window. That the connection ends does not count. Not run where \
                   Encrypt ends as in an outage (UNAVAILABLE, DEADLINE_EXCEEDED, no answer), or where Decrypt \
-                  works. That Encrypt is refused, too, is noted: a plugin may encrypt only what it can decrypt.",
+                  works, or its connection ends. That Encrypt is refused, too, is noted: a plugin may encrypt only what it can decrypt.",
         run: |cx| Box::pin(decrypt_permission_lost(cx)),
         ..Check::DEFAULT
     },
@@ -149,14 +157,14 @@ async fn encrypt_honest(cx: &Context) -> Outcome {
     }
     let client = seen.over(Hook::BackendUp, Ok(())).await?;
     let wrapped = seen.wrapped();
-    cx.note(format!("refused with {:?}", seen.refusals()));
+    cx.note(seen.failures());
     cx.note(format!("{} seeds were encrypted during the outage", wrapped.len()));
     decrypts(cx, &client, &wrapped).await?;
     felt?;
     if wrapped.is_empty() {
         return Ok(());
     }
-    decrypts_elsewhere(cx, &client, &wrapped).await
+    decrypts_elsewhere(cx, &seen, &client, &wrapped).await
 }
 
 async fn decrypts(cx: &Context, client: &Client, wrapped: &[Wrapped]) -> Outcome {
@@ -167,12 +175,18 @@ async fn decrypts(cx: &Context, client: &Client, wrapped: &[Wrapped]) -> Outcome
 }
 
 /// Decrypts where nothing is known but what the KMS knows: a key in one process's memory is none.
-async fn decrypts_elsewhere(cx: &Context, client: &Client, wrapped: &[Wrapped]) -> Outcome {
+async fn decrypts_elsewhere(
+    cx: &Context,
+    seen: &Seen<'_>,
+    client: &Client,
+    wrapped: &[Wrapped],
+) -> Outcome {
     let settings = cx.settings();
     let others = settings.endpoints.len() > 1;
     for endpoint in 1..settings.endpoints.len() {
+        // It may see the end of the outage later than the first.
+        seen.recovers(endpoint).await?;
         let client = cx.connect_to(endpoint).await?;
-        client.status().await.or_not_run("Status of another endpoint")?;
         decrypts(cx, &client, wrapped).await?;
     }
     if settings.hooks.has(Hook::Stop) && settings.hooks.has(Hook::Start) {
@@ -213,31 +227,44 @@ async fn key_id_unchanged(cx: &Context) -> Outcome {
 async fn calls_do_not_hang(cx: &Context) -> Outcome {
     let (client, _) = cx.well().await?;
     let wrapped = cx.wrapped(&client, &cx.seed()).await?;
-    let calls = async || {
-        for _ in 0..3 {
-            for (rpc, ended) in [
-                ("Status", client.status().await.err()),
-                ("Encrypt", client.encrypt(&cx.seed(), cx.uid()).await.err()),
-                ("Decrypt", client.decrypt(back(&wrapped, cx.uid())).await.err()),
-            ] {
-                if let Some(status) = ended.filter(overdue) {
-                    return Err(Stop::Failed(format!("{rpc}: {}", describe(&status))));
-                }
-            }
-        }
-        Ok(())
-    };
     let seen = Seen::new(cx);
     cx.hook(Hook::BackendDown).await?;
-    let mut ended = calls().await;
+    let mut ended = in_time(cx, &wrapped).await;
     let mut felt = Ok(());
     if ended.is_ok() {
         // The hook may take effect later than it says.
         felt = seen.felt(&wrapped).await;
-        ended = calls().await;
+        ended = in_time(cx, &wrapped).await;
     }
     seen.over(Hook::BackendUp, ended).await?;
     felt
+}
+
+/// Demands that calls end in time, three of each kind.
+async fn in_time(cx: &Context, wrapped: &EncryptResponse) -> Outcome {
+    for rpc in ["Status", "Encrypt", "Decrypt"] {
+        let mut unanswered = Vec::new();
+        for _ in 0..3 {
+            // One from before may have ended, and on that every call does at once.
+            let client = cx.connect().await?;
+            let ended = match rpc {
+                "Status" => client.status().await.err(),
+                "Encrypt" => client.encrypt(&cx.seed(), cx.uid()).await.err(),
+                _ => client.decrypt(back(wrapped, cx.uid())).await.err(),
+            };
+            match ended {
+                Some(status) if overdue(&status) => {
+                    return Err(Stop::Failed(format!("{rpc}: {}", describe(&status))));
+                }
+                Some(status) if !answered(&status) => unanswered.push(status),
+                _ => {}
+            }
+        }
+        if let [_, _, last] = unanswered.as_slice() {
+            return Err(Stop::NotRun(format!("{rpc} got no answer: {}", describe(last))));
+        }
+    }
+    Ok(())
 }
 
 async fn status_reports(cx: &Context) -> Outcome {
@@ -283,7 +310,7 @@ async fn recovers_unaided(cx: &Context) -> Outcome {
     cx.hook(Hook::BackendUp).await?;
     let begin = Instant::now();
     let window = cx.settings().polls.unhealthy;
-    if cx.poll(window, async || seen.works().await).await.is_none() {
+    if cx.poll(window, async || seen.works(0).await).await.is_none() {
         return Err(Stop::Failed(format!(
             "not all calls worked {window:?} after the outage's end"
         )));
@@ -311,7 +338,7 @@ async fn decrypt_permission_lost(cx: &Context) -> Outcome {
                     cx.note(code_name(code));
                     Ok(())
                 }
-                None => Err(unnoticed(cx, client.decrypt(back(&wrapped, cx.uid())).await.is_ok())),
+                None => Err(unnoticed(cx, &wrapped).await),
             }
         }
     };
@@ -323,14 +350,49 @@ fn outage(status: &Status) -> bool {
     !answered(status) || [Code::Unavailable, Code::DeadlineExceeded].contains(&status.code())
 }
 
-/// Status says ok: whose fault it is depends on whether the plugin still decrypts.
-fn unnoticed(cx: &Context, decrypts: bool) -> Stop {
-    if decrypts {
-        return Stop::NotRun(
+/// Status says ok: whose fault it is depends on whether the plugin still decrypts, on a new connection, since
+/// one from before may have ended.
+async fn unnoticed(cx: &Context, wrapped: &EncryptResponse) -> Stop {
+    let client = match cx.connect().await {
+        Ok(client) => client,
+        Err(stop) => return stop,
+    };
+    let decrypted = client.decrypt(back(wrapped, cx.uid())).await;
+    judged(decrypted.map(|_| ()), cx.settings().outage_window)
+}
+
+/// What Decrypt shows where Status said ok for the whole window.
+fn judged(decrypted: Result<(), Status>, window: Duration) -> Stop {
+    match decrypted {
+        Ok(()) => Stop::NotRun(
             "neither Status nor Decrypt showed that --on-deny-decrypt forbade decrypting"
                 .to_owned(),
-        );
+        ),
+        Err(status) if !answered(&status) && !overdue(&status) => {
+            Stop::NotRun(format!("Decrypt got no answer: {}", describe(&status)))
+        }
+        Err(_) => {
+            Stop::Failed(format!("Decrypt fails, and Status went on saying ok for {window:?}"))
+        }
     }
-    let window = cx.settings().outage_window;
-    Stop::Failed(format!("Decrypt fails, and Status went on saying ok for {window:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn a_connection_that_ended_shows_nothing_of_decrypt() {
+        let window = Duration::from_secs(1);
+        let mut ended = Status::unavailable("closed");
+        ended.set_source(Arc::new(io::Error::other("closed")));
+        for decrypted in [Ok(()), Err(ended)] {
+            assert!(matches!(judged(decrypted, window), Stop::NotRun(_)));
+        }
+        let refused = Err(Status::permission_denied("no"));
+        assert!(matches!(judged(refused, window), Stop::Failed(_)));
+    }
 }

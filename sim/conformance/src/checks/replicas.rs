@@ -34,8 +34,9 @@ pub(crate) const CHECKS: &[Check] = &[
                       with it.",
         sources: &[lines(Envelope, 219, 219, "sends what is in etcd to its own node's plugin")],
         procedure: "Rotate; wait until the first endpoint reports the new key_id, without asking the \
-                    others; encrypt there; decrypt on the others at once.",
-        asserts: "Each plaintext is the seed.",
+                    others; encrypt there; decrypt on the others at once; then call Status there.",
+        asserts: "Each plaintext is the seed. How many of the others still reported another key_id afterwards is \
+                  noted: where none did, that they decrypt what they have not announced was not seen.",
         run: |cx| Box::pin(decrypts_ahead(cx)),
         ..Check::DEFAULT
     },
@@ -97,10 +98,18 @@ async fn decrypts_ahead(cx: &Context) -> Outcome {
     let (client, _) = rotated(cx).await?;
     let seed = cx.seed();
     let wrapped = cx.wrapped(&client, &seed).await?;
-    for to in 1..cx.settings().endpoints.len() {
+    let others = cx.settings().endpoints.len() - 1;
+    let mut behind = 0;
+    for to in 1..=others {
         let client = cx.connect_to(to).await?;
         cx.unwraps_to(&client, &wrapped, &seed).await.map_err(|stop| at(cx, to, stop))?;
+        // Not before: a plugin may look for new keys when it is asked.
+        let status = client.status().await.or_failed("Status").map_err(|stop| at(cx, to, stop))?;
+        behind += usize::from(status.key_id != wrapped.key_id);
     }
+    cx.note(format!(
+        "{behind} of {others} other endpoints still reported another key_id afterwards"
+    ));
     Ok(())
 }
 
@@ -123,15 +132,22 @@ async fn reported(cx: &Context) -> Result<Vec<String>, Stop> {
 
 /// Waits until all endpoints report one key_id other than `not`.
 async fn agree(cx: &Context, not: Option<&str>, window: Duration) -> Outcome {
-    let last = parking_lot::Mutex::new(Vec::new());
-    let agreed = cx.poll(window, async || {
-        let ids = reported(cx).await.ok()?;
-        let one = ids.iter().all(|id| *id == ids[0] && Some(id.as_str()) != not);
-        *last.lock() = ids;
-        one.then_some(())
+    let last = parking_lot::Mutex::new(String::new());
+    let agreed = cx.poll(window, async || match reported(cx).await {
+        Ok(ids) => {
+            *last.lock() = format!("{ids:?}");
+            ids.iter().all(|id| *id == ids[0] && Some(id.as_str()) != not).then_some(())
+        }
+        Err(Stop::Failed(why) | Stop::NotRun(why) | Stop::Broken(why)) => {
+            *last.lock() = why;
+            None
+        }
     });
     agreed.await.ok_or_else(|| {
-        Stop::Failed(format!("within the window they did not agree on a key_id: {:?}", last.lock()))
+        let last = last.lock();
+        Stop::Failed(format!(
+            "within the window they did not agree on a key_id; what was seen last: {last}"
+        ))
     })
 }
 

@@ -88,7 +88,7 @@ pub(crate) const CHECKS: &[Check] = &[
         requirement: "A key_id is never used again, not even when the same material comes back.",
         sources: &[lines(Kep, 149, 160, "a key_id must not be reused")],
         procedure: "Note the key_id; rotate; rotate back to the first material.",
-        asserts: "The third key_id is neither the first nor the second.",
+        asserts: "Within --rotation-window there is a third key_id, neither the first nor the second.",
         run: |cx| Box::pin(no_reuse(cx)),
         ..Check::DEFAULT
     },
@@ -322,6 +322,13 @@ async fn no_reuse(cx: &Context) -> Outcome {
     cx.hook(Hook::Rotate).await?;
     let (client, second) = after(cx, client, &first.key_id).await?;
     cx.hook(Hook::RotateBack).await?;
-    let (_, third) = after(cx, client, &second).await?;
+    let mut watch = Watch::new(cx, client);
+    let window = cx.settings().rotation_window;
+    let Some((_, third)) = watch.changed(&second, window).await else {
+        return Err(Stop::Failed(format!(
+            "the key_id was the same {window:?} after the material came back; the last that was seen is {}",
+            watch.last
+        )));
+    };
     demand(third != first.key_id, || format!("key_id {third:?} was used before the rotation, too"))
 }

@@ -82,7 +82,7 @@ pub(crate) const CHECKS: &[Check] = &[
         sources: &[whole(StatusCodes, "UNIMPLEMENTED is for methods that are not there")],
         rationale: "Methods of a later interface are probed for like this.",
         procedure: "Call a method that the service does not have; then Status on the same connection.",
-        asserts: "UNIMPLEMENTED; then OK.",
+        asserts: "UNIMPLEMENTED, in an answer of gRPC's and not by an HTTP status alone; then OK.",
         run: |cx| Box::pin(unknown_method(cx)),
         ..Check::DEFAULT
     },
@@ -192,6 +192,10 @@ async fn unknown_method(cx: &Context) -> Outcome {
     let answer =
         client.unary::<StatusRequest, StatusResponse>("NoSuchMethod", StatusRequest {}).await;
     match answer {
+        // The library makes UNIMPLEMENTED of an HTTP status, too.
+        Err(status) if !answered(&status) => {
+            return Err(Stop::Failed(format!("no answer of gRPC's: {}", describe(&status))));
+        }
         Err(status) if status.code() == Code::Unimplemented => {}
         Err(status) => {
             return Err(Stop::Failed(format!("wanted UNIMPLEMENTED, got {}", describe(&status))));

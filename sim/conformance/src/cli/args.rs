@@ -18,8 +18,8 @@ const LONGEST: Duration = Duration::from_hours(24 * 365);
 /// Checks any Kubernetes KMS v2 plugin over its socket.
 ///
 /// Exit codes: 0 conformant; 1 a check failed, or a known failure passes; 2 the command line or a file
-/// that it names is wrong; 3 inconclusive: unreachable, a hook failed, the deadline passed, or a
-/// selected MUST could not be run.
+/// that it names is wrong; 3 inconclusive: unreachable, a hook failed, the deadline passed, a signal came, or a
+/// selected MUST (with --strict a SHOULD, too) could not be run.
 #[derive(Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(super) struct Cli {

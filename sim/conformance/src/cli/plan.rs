@@ -1,6 +1,7 @@
 //! From the command line to what is run.
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use super::args::{HookArgs, RunArgs};
 use super::{read, warn};
@@ -74,10 +75,9 @@ pub(super) fn plan(args: RunArgs, selected: Selected) -> Result<Plan, String> {
 }
 
 /// That no two endpoints are one socket: a plugin agrees with itself, which shows nothing of replicas.
-fn distinct(endpoints: &[Endpoint]) -> Result<(), String> {
+pub(super) fn distinct(endpoints: &[Endpoint]) -> Result<(), String> {
     let place = |endpoint: &Endpoint| match endpoint.file() {
-        // One that is not there yet is what its name says.
-        Some(file) => file.canonicalize().unwrap_or_else(|_| file.to_owned()),
+        Some(file) => file.canonicalize().unwrap_or_else(|_| to_be(file)),
         None => endpoint.address(),
     };
     for (nth, endpoint) in endpoints.iter().enumerate() {
@@ -88,6 +88,16 @@ fn distinct(endpoints: &[Endpoint]) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Where a file will be that is not there yet.
+fn to_be(file: &Path) -> PathBuf {
+    let directory = file.parent().and_then(|directory| directory.canonicalize().ok());
+    match (directory, file.file_name()) {
+        (Some(directory), Some(name)) => directory.join(name),
+        // As its name says.
+        _ => file.to_owned(),
+    }
 }
 
 /// This command for a shell, with its seed; without the hooks' commands, which may have secrets in them.

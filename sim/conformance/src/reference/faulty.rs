@@ -45,6 +45,7 @@ pub(super) const LATE_ROTATION: Duration = Duration::from_millis(1800);
 pub(super) const LATE_NODE: Duration = Duration::from_millis(3750);
 const LATE_CONNECTION: Duration = Duration::from_millis(500);
 const SLOW_RECOVERY: Duration = Duration::from_millis(2000);
+const SLOWER_RECOVERY: Duration = Duration::from_millis(3500);
 const BEFORE_READY: Duration = Duration::from_millis(300);
 
 /// What a call of Encrypt was about.
@@ -86,7 +87,6 @@ pub struct Process {
     times: Mutex<BTreeMap<Vec<u8>, usize>>,
     away: AtomicBool,
     outages: AtomicUsize,
-    last_away: Mutex<Option<Instant>>,
 }
 
 impl Process {
@@ -110,7 +110,6 @@ impl Process {
             times: Mutex::default(),
             away: AtomicBool::new(false),
             outages: AtomicUsize::new(0),
-            last_away: Mutex::default(),
         }
     }
 
@@ -140,6 +139,8 @@ pub struct Connection {
     slots: Arc<Semaphore>,
     /// Which of the process's connections it is.
     number: usize,
+    /// When it began.
+    begun: Instant,
     /// Whether a Decrypt was refused on it.
     refused: AtomicBool,
     /// The key_id that was seen last, the one before, and how many Status ago it changed.
@@ -157,6 +158,7 @@ impl Connection {
             last_seed: Mutex::default(),
             slots: Arc::new(Semaphore::new(8)),
             number: process.accepted.fetch_add(1, Ordering::SeqCst),
+            begun: Instant::now(),
             refused: AtomicBool::new(false),
             turn: Mutex::default(),
         }
@@ -187,8 +189,27 @@ impl Faulty {
         self.connection.calls.fetch_add(1, Ordering::SeqCst);
     }
 
+    /// Whether more Encrypts wait than it can take.
+    fn is_stalled(&self) -> bool {
+        self.process.waiting.load(Ordering::SeqCst) > 10
+    }
+
     fn is_away(&self) -> bool {
         self.plugin.ring().is(Flag::Outage)
+    }
+
+    /// Cuts calls off during an outage on connections from before it.
+    fn outlived(&self) -> Result<(), Status> {
+        let outage = self.plugin.ring().lasts(Flag::Outage);
+        match outage {
+            Some(outage)
+                if self.has(Fault::HangsInOutageAnew)
+                    && self.connection.begun.elapsed() > outage =>
+            {
+                Err(cut_off(BY_ERROR))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn is_long_away(&self) -> bool {
@@ -251,17 +272,15 @@ impl Faulty {
         }
     }
 
-    /// For a while after an outage it is not over.
+    /// Encrypt and Decrypt: for a while after an outage it is not over, and on other nodes than the first a while
+    /// longer.
     fn recovers_slowly(&self) -> Result<(), Status> {
-        if !self.has(Fault::SlowRecovery) {
+        if !self.has(Fault::SlowRecovery) || self.is_away() {
             return Ok(());
         }
-        let mut last = self.process.last_away.lock();
-        if self.is_away() {
-            *last = Some(Instant::now());
-        }
-        match *last {
-            Some(last) if last.elapsed() < SLOW_RECOVERY => Err(Status::unavailable("recovering")),
+        let slow = if self.process.name == "a" { SLOW_RECOVERY } else { SLOWER_RECOVERY };
+        match self.plugin.ring().ended(Flag::Outage) {
+            Some(ended) if ended < slow => Err(Status::unavailable("recovering")),
             _ => Ok(()),
         }
     }

@@ -97,6 +97,7 @@ impl Keyring {
         if on {
             fs::write(path, "")
         } else {
+            fs::write(path.with_extension("ended"), "")?;
             match fs::remove_file(path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
                 other => other,
@@ -112,6 +113,12 @@ impl Keyring {
     /// For how long it has been so.
     pub fn lasts(&self, flag: Flag) -> Option<Duration> {
         let metadata = fs::metadata(self.flag(flag)).ok()?;
+        metadata.modified().ok().map(age)
+    }
+
+    /// How long ago it ended last.
+    pub fn ended(&self, flag: Flag) -> Option<Duration> {
+        let metadata = fs::metadata(self.flag(flag).with_extension("ended")).ok()?;
         metadata.modified().ok().map(age)
     }
 
@@ -168,8 +175,9 @@ mod tests {
         ring.set(Flag::Outage, true).unwrap();
         assert!(ring.is(Flag::Outage) && !ring.is(Flag::DecryptDenied));
         assert!(ring.lasts(Flag::Outage).is_some() && ring.lasts(Flag::DecryptDenied).is_none());
+        assert!(ring.ended(Flag::Outage).is_none());
         ring.set(Flag::Outage, false).unwrap();
         ring.set(Flag::Outage, false).unwrap();
-        assert!(!ring.is(Flag::Outage));
+        assert!(!ring.is(Flag::Outage) && ring.ended(Flag::Outage).is_some());
     }
 }

@@ -28,6 +28,8 @@ pub enum Announce {
     Newest,
     /// The newest of at least this age, as from a KMS that is slow to tell.
     After(Duration),
+    /// The newest whose material was not there before.
+    NewMaterial,
     /// The first, for ever.
     First,
 }
@@ -63,6 +65,12 @@ impl Plugin {
         let key = match self.announce {
             Announce::Newest => keys.last(),
             Announce::First => keys.first(),
+            Announce::NewMaterial => {
+                let is_new = |nth: usize| {
+                    keys[..nth].iter().all(|before| before.material != keys[nth].material)
+                };
+                (0..keys.len()).rev().find(|nth| is_new(*nth)).and_then(|nth| keys.get(nth))
+            }
             Announce::After(age) => {
                 keys.iter().rev().find(|key| key.age >= age).or_else(|| keys.first())
             }

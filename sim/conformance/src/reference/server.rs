@@ -102,6 +102,7 @@ fn listen(socket: &Path, fault: Option<Fault>) -> std::io::Result<UnixListener> 
 fn prepare(instance: &Instance) -> std::io::Result<Server> {
     let announce = match instance.mutant {
         Some(Fault::NeverRotates) => Announce::First,
+        Some(Fault::MissesRotationBack) => Announce::NewMaterial,
         Some(Fault::LateRotation | Fault::EncryptLeads) => Announce::After(LATE_ROTATION),
         Some(Fault::LateNode) if instance.name != "a" => Announce::After(LATE_NODE),
         _ => Announce::Newest,

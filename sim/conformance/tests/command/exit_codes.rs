@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::stage::{Stage, run};
+use crate::stage::{Ended, Stage, run};
 
 #[test]
 fn the_reference_conforms_and_ends_with_0() {
@@ -82,8 +82,29 @@ fn one_socket_twice_is_no_replica_and_ends_with_2() {
         assert_eq!(ended.code, 2, "{ended:?}");
         assert!(ended.complained.contains("are one socket"), "{}", ended.complained);
     }
+    // Before anything listens there.
+    let empty = Stage::empty();
+    let (late, link) = (empty.path("late.sock"), empty.path("link"));
+    std::os::unix::fs::symlink(late.parent().unwrap(), &link).unwrap();
+    let endpoints = [late.display().to_string(), link.join("late.sock").display().to_string()];
+    let ended = run(&["--wait", "1h", "--endpoint", &endpoints[0], "--endpoint", &endpoints[1]]);
+    assert_eq!(ended.code, 2, "{ended:?}");
+    assert!(ended.complained.contains("are one socket"), "{}", ended.complained);
     let hidden = ["--endpoint", "unix:///@kms", "--endpoint", "/@kms"];
     assert_eq!(run(&hidden).code, 2);
+}
+
+#[test]
+fn one_socket_that_is_linked_while_it_is_waited_for_ends_with_2() {
+    let stage = Stage::reference(None);
+    let link = stage.path("b.sock");
+    let late = format!("(sleep 1; ln -s a.sock '{}') &", link.display());
+    let (binary, socket) = (env!("CARGO_BIN_EXE_kms-conformance"), stage.path("a.sock"));
+    let check = format!("exec '{binary}' --wait 60s --endpoint '{}'", socket.display());
+    let shell = format!("{late} {check} --endpoint '{}' --run status.version", link.display());
+    let ended: Ended = Command::new("sh").args(["-c", &shell]).output().unwrap().into();
+    assert_eq!(ended.code, 2, "{ended:?}");
+    assert!(ended.complained.contains("are one socket"), "{}", ended.complained);
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod action;
 mod catalogue;
 mod dependencies;
 mod doubtful_hooks;
+mod evidence;
 mod exit_codes;
 mod expectations;
 mod foreign;

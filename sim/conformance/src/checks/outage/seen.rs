@@ -1,6 +1,7 @@
 //! What a plugin shows from the moment on in which the KMS is taken away.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kleidi_proto::kms::{EncryptResponse, StatusResponse};
 use parking_lot::Mutex;
@@ -22,15 +23,22 @@ pub(super) struct Seen<'a> {
     key_ids: Mutex<Vec<String>>,
     /// What Encrypt answered.
     wrapped: Mutex<Vec<Wrapped>>,
-    /// The codes with which Encrypt failed.
+    /// The codes with which Encrypt was refused.
     refusals: Mutex<BTreeSet<&'static str>>,
+    /// Encrypts without an answer of the plugin's own: too late, or cut off.
+    unanswered: AtomicUsize,
 }
 
 impl<'a> Seen<'a> {
     /// Nothing yet.
     pub(super) fn new(cx: &'a Context) -> Self {
-        let refusals = Mutex::default();
-        Self { cx, key_ids: Mutex::default(), wrapped: Mutex::default(), refusals }
+        Self {
+            cx,
+            key_ids: Mutex::default(),
+            wrapped: Mutex::default(),
+            refusals: Mutex::default(),
+            unanswered: AtomicUsize::new(0),
+        }
     }
 
     /// Every key_id that Status reported.
@@ -43,9 +51,10 @@ impl<'a> Seen<'a> {
         self.wrapped.lock().clone()
     }
 
-    /// The codes with which Encrypt failed.
-    pub(super) fn refusals(&self) -> BTreeSet<&'static str> {
-        self.refusals.lock().clone()
+    /// How the Encrypts ended that did not succeed, in words.
+    pub(super) fn failures(&self) -> String {
+        let unanswered = self.unanswered.load(Ordering::SeqCst);
+        format!("refused with {:?}; {unanswered} got no answer", self.refusals.lock())
     }
 
     /// Calls Status on this connection.
@@ -64,7 +73,11 @@ impl<'a> Seen<'a> {
                 Ok(())
             }
             Err(status) => {
-                self.refusals.lock().insert(code_name(status.code()));
+                if answered(&status) {
+                    self.refusals.lock().insert(code_name(status.code()));
+                } else {
+                    self.unanswered.fetch_add(1, Ordering::SeqCst);
+                }
                 Err(status)
             }
         }
@@ -124,9 +137,10 @@ impl<'a> Seen<'a> {
         }
     }
 
-    /// Whether Status is ok, and Encrypt and Decrypt work; what is encrypted here is no longer of the outage.
-    pub(super) async fn works(&self) -> Option<()> {
-        let client = self.cx.connect().await.ok()?;
+    /// Whether Status is ok, and Encrypt and Decrypt work, on this endpoint; what is encrypted here is no longer
+    /// of the outage.
+    pub(super) async fn works(&self, endpoint: usize) -> Option<()> {
+        let client = self.cx.connect_to(endpoint).await.ok()?;
         if self.status(&client).await.ok()?.healthz != "ok" {
             return None;
         }
@@ -136,6 +150,16 @@ impl<'a> Seen<'a> {
         (answer == seed).then_some(())
     }
 
+    /// Waits until another endpoint is well after the outage.
+    pub(super) async fn recovers(&self, endpoint: usize) -> Result<(), Stop> {
+        let settings = self.cx.settings();
+        let window = settings.outage_window.max(settings.polls.unhealthy);
+        self.cx.poll(window, async || self.works(endpoint).await).await.ok_or_else(|| {
+            let endpoint = &settings.endpoints[endpoint];
+            Stop::NotRun(format!("{endpoint} was not well within {window:?} after the outage"))
+        })
+    }
+
     /// Ends the outage, whatever was seen, and waits until the plugin is well, for which there is a
     /// connection then; what was seen comes first.
     pub(super) async fn over(&self, up: Hook, seen: Result<(), Stop>) -> Result<Client, Stop> {
@@ -143,7 +167,7 @@ impl<'a> Seen<'a> {
         let settings = self.cx.settings();
         let window = settings.outage_window.max(settings.polls.unhealthy);
         // Status may not have noticed a short outage, whose end the other calls still have to see.
-        self.cx.poll(window, async || self.works().await).await;
+        self.cx.poll(window, async || self.works(0).await).await;
         let well = self.cx.well_within(window).await;
         seen?;
         let (client, status) =

@@ -10,7 +10,7 @@ use kleidi_proto::kms::{EncryptRequest, EncryptResponse};
 use tokio::time::sleep;
 use tonic::Status;
 
-use super::{Faulty, Remembered};
+use super::{BY_ERROR, Faulty, Remembered, cut_off};
 use crate::context::hex;
 use crate::reference::mutant::Fault;
 use crate::reference::plugin::{MAGIC, encrypt_with};
@@ -29,6 +29,7 @@ pub(super) async fn encrypt(
     request: &EncryptRequest,
 ) -> Result<EncryptResponse, Status> {
     before(this, request).await?;
+    this.outlived()?;
     this.recovers_slowly()?;
     let mut answer = match this.fault {
         Some(Fault::NoRequestLimit) => {
@@ -42,6 +43,10 @@ pub(super) async fn encrypt(
             .and_then(|()| encrypt_with(&this.process.first, &request.plaintext)),
         Some(Fault::FakesCiphertext | Fault::EphemeralKeyInOutage) if this.is_away() => fake(this),
         Some(Fault::FakesCiphertextLater) if this.is_long_away() => fake(this),
+        // With a key that it has by heart, and that decrypts afterwards.
+        Some(Fault::SlowRecovery) if this.is_away() => {
+            encrypt_with(&this.plugin.announced()?, &request.plaintext)
+        }
         Some(Fault::EncryptLeads) => this.plugin.reachable().and_then(|()| {
             let newest = this.plugin.ring().keys().ok().and_then(|mut keys| keys.pop());
             encrypt_with(&newest.unwrap_or(this.plugin.announced()?), &request.plaintext)
@@ -73,6 +78,7 @@ async fn before(this: &Faulty, request: &EncryptRequest) -> Result<(), Status> {
         Some(Fault::OversizeIsInternal) if length > 4 << 20 => {
             Err(Status::internal("cannot allocate"))
         }
+        Some(Fault::OversizeIsInternal) if length > 64 << 10 => Err(cut_off(BY_ERROR)),
         Some(Fault::RefusesUuids) if request.uid.len() == 36 => {
             Err(Status::invalid_argument("this is no uid"))
         }
@@ -82,6 +88,10 @@ async fn before(this: &Faulty, request: &EncryptRequest) -> Result<(), Status> {
         }
         Some(Fault::SerialisesCalls) => {
             in_turn(this).await;
+            Ok(())
+        }
+        Some(Fault::StallsUnderLoad) => {
+            stall(this).await;
             Ok(())
         }
         Some(Fault::RefusesUidAgain)
@@ -107,11 +117,16 @@ async fn before(this: &Faulty, request: &EncryptRequest) -> Result<(), Status> {
             sleep(Duration::from_millis(30)).await;
             Ok(())
         }
-        Some(Fault::CancelledCallsLeak) => {
+        Some(Fault::CancelledCallsLeak | Fault::CancelledWorkLeaks) => {
+            if this.has(Fault::CancelledWorkLeaks) {
+                // What is cancelled until then is without a slot yet.
+                sleep(Duration::from_millis(1)).await;
+            }
             let slot = this.connection.slots.clone().acquire_owned().await;
             let leak = Leak(slot.ok());
             // So that it can be cancelled.
-            sleep(Duration::from_millis(1)).await;
+            sleep(Duration::from_millis(if this.has(Fault::CancelledWorkLeaks) { 10 } else { 1 }))
+                .await;
             leak.give_back();
             Ok(())
         }
@@ -160,6 +175,17 @@ async fn in_turn(this: &Faulty) {
     sleep(Duration::from_millis(20)).await;
     if process.waiting.load(Ordering::SeqCst) > 10 {
         sleep(Duration::from_millis(700)).await;
+    }
+}
+
+/// Waits for ever when many do.
+async fn stall(this: &Faulty) {
+    this.process.waiting.fetch_add(1, Ordering::SeqCst);
+    let _leave = Leave(&this.process.waiting);
+    // Long enough that those who came at the same time are waiting.
+    sleep(Duration::from_millis(20)).await;
+    if this.is_stalled() {
+        pending::<()>().await;
     }
 }
 

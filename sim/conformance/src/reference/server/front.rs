@@ -85,10 +85,14 @@ impl Service {
         let path = request.uri().path();
         let known = ["Status", "Encrypt", "Decrypt"];
         match self.front.fault {
-            Some(Fault::AnswersNotFound) => {
-                let mut answer = Response::new(Body::empty());
-                *answer.status_mut() = StatusCode::NOT_FOUND;
-                Ok(answer)
+            Some(Fault::AnswersNotFound) => Ok(not_found()),
+            Some(Fault::UnknownMethodIsNotFound)
+                if path.strip_prefix(SERVICE).is_some_and(|method| !known.contains(&method)) =>
+            {
+                Ok(not_found())
+            }
+            Some(Fault::ReflectionIsNotFound) if path.starts_with("/grpc.reflection.") => {
+                Ok(not_found())
             }
             Some(Fault::RefusesLocalhost)
                 if request.uri().authority().is_some_and(|host| host == "localhost") =>
@@ -136,6 +140,13 @@ impl Service {
         }
         self.inner.call(Request::from_parts(head, Full::new(bytes))).await
     }
+}
+
+/// HTTP's, and nothing of gRPC's.
+fn not_found() -> Response<Body> {
+    let mut answer = Response::new(Body::empty());
+    *answer.status_mut() = StatusCode::NOT_FOUND;
+    answer
 }
 
 /// An answer with one message without fields.
