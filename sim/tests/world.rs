@@ -37,7 +37,7 @@ fn quiet(events: &[(u64, What)]) -> Plan {
     Plan { events, points: false, kept: 6, ..plan(1, Profile::Calm, hours(1)) }
 }
 
-/// A part of what a pull request plays whole (`cargo sim hunt --seeds 365`): the first seeds of a profile.
+/// The first seeds of a profile, for two hours; `ci/test` plays whole days as well (`cargo sim hunt`).
 fn holds(profile: Profile) {
     let (mut decrypts, mut reads) = (0, 0);
     for seed in 0..SEEDS {
