@@ -200,6 +200,19 @@ fn points_hold_the_product_up() {
     assert!((1..4).any(|seed| trace(seed, true) != trace(seed, false)));
 }
 
+/// The plugin ends a connection of which it has heard the end: what would be sent on it would not arrive.
+#[test]
+fn what_is_half_closed_is_made_anew() {
+    let events: Vec<_> = (0..3).map(|node| (300, What::HalfClosed { node })).collect();
+    let plan = quiet(&events);
+    let records = run(&plan, None).unwrap();
+    assert_eq!(judge(&plan, &records), []);
+    let lost = records.iter().filter(
+        |record| matches!(&record.is, Is::Called { rpc, error: Some(_), .. } if rpc == "Status"),
+    );
+    assert_eq!(lost.count(), 0);
+}
+
 /// Each invariant has a mutant which nothing else than its violation shows.
 #[test]
 fn every_invariant_can_be_seen_red() {

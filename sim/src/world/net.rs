@@ -30,18 +30,20 @@ pub struct Link {
     pub piece: usize,
     /// Connections of another number are cut.
     pub(super) cut: u64,
+    /// On connections of another number the client has ended what it sends.
+    half: u64,
 }
 
 impl Default for Link {
     fn default() -> Self {
-        Self { gate: Gate::Open, delay: Duration::ZERO, piece: UNDER_WAY, cut: 0 }
+        Self { gate: Gate::Open, delay: Duration::ZERO, piece: UNDER_WAY, cut: 0, half: 0 }
     }
 }
 
 impl Link {
-    /// Nothing is done to what goes over it; what was cut stays so.
+    /// Nothing is done to what goes over it; what was cut, or half closed, stays so.
     pub fn heal(&mut self) {
-        *self = Self { cut: self.cut, ..Self::default() };
+        *self = Self { cut: self.cut, half: self.half, ..Self::default() };
     }
 }
 
@@ -81,6 +83,11 @@ impl Net {
     /// Cuts all connections.
     pub fn cut(&self, address: &[u8]) {
         self.change(address, |link| link.cut += 1);
+    }
+
+    /// The client's end is all that the server still gets of each connection; what the server says arrives.
+    pub fn half_close(&self, address: &[u8]) {
+        self.change(address, |link| link.half += 1);
     }
 
     fn with<T>(&self, address: &[u8], job: impl FnOnce(&mut Socket) -> T) -> T {
@@ -144,13 +151,22 @@ pub(super) async fn nothing(stream: DuplexStream, link: Arc<Latest<Link>>) {
 
 /// Carries both directions of a connection until one side ends it or it is cut.
 pub(super) async fn carry(client: DuplexStream, server: DuplexStream, link: Arc<Latest<Link>>) {
-    let cut = link.get().cut;
+    let Link { cut, half, .. } = *link.get();
     let (from_client, to_client) = split(client);
-    let (from_server, to_server) = split(server);
+    let (from_server, mut to_server) = split(server);
+    let there = async {
+        tokio::select! {
+            biased;
+            () = link.until(|link| link.half != half) => {}
+            () = pump(from_client, &mut to_server, &link) => return,
+        }
+        let _ = to_server.shutdown().await;
+        std::future::pending().await
+    };
     tokio::select! {
         biased;
         () = link.until(|link| link.cut != cut) => {}
-        () = pump(from_client, to_server, &link) => {}
+        () = there => {}
         () = pump(from_server, to_client, &link) => {}
     }
 }

@@ -93,6 +93,8 @@ pub enum What {
     Socket { node: usize, is: Gate },
     /// All connections to the plugin are cut, whatever is under way.
     Cut { node: usize },
+    /// On all connections to the plugin the apiserver's side is closed: the plugin hears that, and may still answer.
+    HalfClosed { node: usize },
     /// What is sent takes so long each way, in milliseconds, and comes in pieces of at most so many bytes.
     Slow { node: usize, delay_ms: u64, piece: usize },
     /// What the KMS does when this node calls.
@@ -288,6 +290,7 @@ impl What {
             | Self::ApiserverRestarted { node }
             | Self::Socket { node, .. }
             | Self::Cut { node }
+            | Self::HalfClosed { node }
             | Self::Slow { node, .. }
             | Self::Kms { node, .. }
             | Self::KmsTakes { node, .. }
@@ -337,6 +340,7 @@ impl What {
             Self::ApiserverRestarted { .. } => "apiserver-restarted",
             Self::Socket { .. } => "socket",
             Self::Cut { .. } => "cut",
+            Self::HalfClosed { .. } => "half-closed",
             Self::Slow { .. } => "slow",
             Self::Kms { .. } => "kms",
             Self::KmsTakes { .. } => "kms-takes",

@@ -165,6 +165,7 @@ fn happen(shared: &Arc<Shared>, nodes: &[Arc<Node>], plan: &Plan, what: &What) {
         }
         What::Socket { node, is } => net.change(&address(*node), |link| link.gate = *is),
         What::Cut { node } => net.cut(&address(*node)),
+        What::HalfClosed { node } => net.half_close(&address(*node)),
         What::Slow { node, delay_ms, piece } => net.change(&address(*node), |link| {
             (link.delay, link.piece) = (millis(*delay_ms), *piece);
         }),

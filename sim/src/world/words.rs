@@ -12,6 +12,7 @@ pub fn words(what: &What) -> String {
         What::ApiserverRestarted { .. } => "the apiserver begins anew".to_owned(),
         What::Socket { is, .. } => format!("the plugin's socket {}", gate(*is)),
         What::Cut { .. } => "connections to the plugin are cut".to_owned(),
+        What::HalfClosed { .. } => "connections to the plugin are half closed".to_owned(),
         What::Slow { delay_ms: 0, piece, .. } if *piece >= 1 << 15 => {
             "the way to the plugin is fast again".to_owned()
         }

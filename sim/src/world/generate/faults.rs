@@ -19,7 +19,10 @@ pub(super) const GROUPS: [Draw; 21] = [
         let is = [Gate::Missing, Gate::Refusing, Gate::Mute, Gate::Frozen][random.index(4)];
         vec![What::Socket { node, is }, What::Socket { node, is: Gate::Open }]
     },
-    |_, node, _| vec![What::Cut { node }],
+    |random, node, _| {
+        let half = random.chance(50);
+        vec![if half { What::HalfClosed { node } } else { What::Cut { node } }]
+    },
     |random, node, _| {
         let delay_ms = [0, 20, 700, 1400][random.index(4)];
         let piece = [1 << 16, 1, 9, 100][random.index(4)];

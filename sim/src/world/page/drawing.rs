@@ -209,7 +209,7 @@ impl Drawing {
                 | What::Configured { .. }
                 | What::Rewritten { .. }
                 | What::Burst { .. } => APISERVER,
-                What::Cut { .. } => WAY,
+                What::Cut { .. } | What::HalfClosed { .. } => WAY,
                 _ => return,
             };
             let y = TOP + LANE * count(node) + row;
@@ -218,6 +218,7 @@ impl Drawing {
                 What::Configured { .. } => "configured",
                 What::Rewritten { .. } => "rewrites all",
                 What::Burst { .. } => "burst",
+                What::HalfClosed { .. } => "half closed",
                 _ => "cut",
             };
             let _ = writeln!(
