@@ -161,7 +161,7 @@ pub(super) async fn carry(client: DuplexStream, server: DuplexStream, link: Arc<
             () = pump(from_client, &mut to_server, &link) => return,
         }
         let _ = to_server.shutdown().await;
-        std::future::pending().await
+        std::future::pending::<()>().await;
     };
     tokio::select! {
         biased;
