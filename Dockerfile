@@ -1,7 +1,7 @@
 # kleidi with SoftHSM: the binary, the module, the libraries of both, and nothing else; no shell.
 #
-#   docker build --tag kleidi .
-#   docker buildx build --platform linux/amd64,linux/arm64 --tag kleidi .
+#   docker build --tag kleidi:0.1.0 .
+#   docker buildx build --platform linux/amd64,linux/arm64 --tag kleidi:0.1.0 .
 #   ci/image            the same where there is no image registry
 #
 # Runs as any user, with a read-only root file system; unless told otherwise as 65532. Mounts: /etc/kleidi
