@@ -32,13 +32,15 @@ pub enum Mutant {
     NamesByLabel,
     /// Looks at the KMS again and again where it fails.
     TriesWithoutEnd,
+    /// Looks at the KMS whenever it is asked for Status, too.
+    LooksForEachStatus,
     /// Has the KMS unwrap again and again what it has unwrapped.
     AsksAgain,
     /// Goes on waiting for the KMS when nobody waits for the answer any more.
     IgnoresDeadlines,
     /// Once the KMS was away, it is so for ever.
     StaysDown,
-    /// A task stays behind with each call.
+    /// A task stays behind with each call that the KMS fails.
     LeaksTasks,
     /// Panics, now and then.
     Panics,
@@ -72,7 +74,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::KeyPerNode,
         Self::KeyAnewAtStart,
         Self::LabelsWithLatest,
@@ -82,6 +84,7 @@ impl Mutant {
         Self::NamesByMaterial,
         Self::NamesByLabel,
         Self::TriesWithoutEnd,
+        Self::LooksForEachStatus,
         Self::AsksAgain,
         Self::IgnoresDeadlines,
         Self::StaysDown,
@@ -117,7 +120,7 @@ impl Mutant {
     /// Whether it is the plugin's service that is broken.
     #[must_use]
     pub fn is_of_service(self) -> bool {
-        matches!(self, Self::AnswersTooLong | Self::SaysHealthy)
+        matches!(self, Self::AnswersTooLong | Self::SaysHealthy | Self::LooksForEachStatus)
     }
 
     /// Whether it is the plugin's backend that is broken, whichever that is.
@@ -157,7 +160,7 @@ impl Mutant {
             Self::SwallowsErrors => &[S8],
             Self::NamesByMaterial => &[S4],
             Self::NamesByLabel => &[S5],
-            Self::TriesWithoutEnd | Self::AsksAgain => &[S11],
+            Self::TriesWithoutEnd | Self::LooksForEachStatus | Self::AsksAgain => &[S11],
             Self::IgnoresDeadlines => &[L4],
             Self::StaysDown => &[L2],
             Self::LeaksTasks => &[S12],

@@ -230,6 +230,12 @@ impl Plan {
         self.objects + self.kept
     }
 
+    /// Whether an apiserver gets another configuration.
+    #[must_use]
+    pub fn changes_configuration(&self) -> bool {
+        self.events.iter().any(|event| matches!(event.what, What::Configured { .. }))
+    }
+
     /// How long it lasts before everything is healed.
     #[must_use]
     pub fn lasts(&self) -> Duration {

@@ -61,7 +61,7 @@ impl Plugin {
             backend = Arc::new(Broken::new(backend, mutant, node, number));
         }
         let health = Health { period, stale_after: period * 3 };
-        let (provider, monitor) = Provider::new(backend, random, health);
+        let (provider, monitor) = Provider::new(Arc::clone(&backend), random, health);
         let monitor = tokio::spawn(monitor.run());
         let (stop, stopped) = oneshot::channel::<()>();
         let options = Options { any_authority: true, grace: GRACE };
@@ -71,7 +71,7 @@ impl Plugin {
                 let _ = stopped.await;
             };
             match mutant.filter(|mutant| mutant.is_of_service()) {
-                Some(mutant) => spoiled::serve(listener, provider, mutant).await,
+                Some(mutant) => spoiled::serve(listener, provider, backend, mutant).await,
                 None => {
                     serve(listener, provider, options, told).await;
                 }

@@ -229,7 +229,7 @@ fn is_old_unneeded(shared: &Shared, nodes: &[Arc<Node>]) -> bool {
 /// Ends all faults.
 fn heal(shared: &Arc<Shared>, nodes: &[Arc<Node>], plan: &Plan) {
     let Shared { net, kms, history, .. } = &**shared;
-    let configured = plan.events.iter().any(|event| event.what.name() == "configured");
+    let configured = plan.changes_configuration();
     for (number, node) in nodes.iter().enumerate() {
         net.change(&address(number), Link::heal);
         node.start_plugin();

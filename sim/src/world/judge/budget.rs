@@ -4,78 +4,117 @@ use std::collections::BTreeMap;
 
 use super::{Invariant, Violation};
 use crate::world::history::{Is, KmsCall, Record};
-use crate::world::plan::Plan;
+use crate::world::plan::{Plan, What};
 
-/// Looks at the KMS per minute beyond those of its period: tries again after a failure come at growing gaps.
-const LOOKS_MORE: u64 = 20;
+/// Looks at the KMS per minute beyond those of its period where there is trouble: tries again after a failure come
+/// at growing gaps, anew after each success.
+const LOOKS_MORE: u64 = 12;
 
-/// Calls of the KMS per minute beyond what calls of the plugin account for: of apiservers that ended meanwhile.
+/// Calls of the KMS per minute beyond what calls of the plugin account for where there is trouble: of apiservers
+/// that ended meanwhile.
 const CALLS_MORE: u64 = 12;
 
+/// What a plugin did, and was asked, in a minute.
+#[derive(Debug, Clone, Copy, Default)]
+struct Minute {
+    looks: u64,
+    wraps: u64,
+    unwraps: u64,
+    /// Ended in this minute, as all calls.
+    encrypts: u64,
+    decrypts: u64,
+    /// Of these two, those that failed.
+    failed: u64,
+    /// Changes of the keys.
+    changes: u64,
+    /// A call of the KMS or of the plugin failed, or somebody began anew.
+    is_troubled: bool,
+}
+
+/// Minutes by node and number.
+#[derive(Default)]
+struct Minutes(BTreeMap<(usize, u64), Minute>);
+
+impl Minutes {
+    fn of(records: &[Record], nodes: usize) -> Self {
+        let mut minutes = Self::default();
+        for Record { at_ms, is } in records {
+            let number = at_ms / 60_000;
+            match is {
+                Is::Kms { node, what, error } => {
+                    let minute = minutes.get(*node, number);
+                    match what {
+                        KmsCall::Observe => minute.looks += 1,
+                        KmsCall::Wrap => minute.wraps += 1,
+                        KmsCall::Unwrap => minute.unwraps += 1,
+                    }
+                    minute.is_troubled |= error.is_some();
+                }
+                Is::Called { node, rpc, error, .. } if rpc != "Status" => {
+                    let minute = minutes.get(*node, number);
+                    match rpc.as_str() {
+                        "Decrypt" => minute.decrypts += 1,
+                        _ => minute.encrypts += 1,
+                    }
+                    minute.failed += u64::from(error.is_some());
+                    minute.is_troubled |= error.is_some();
+                }
+                Is::Event(
+                    What::PluginStarted { node }
+                    | What::ApiserverRestarted { node }
+                    | What::Configured { node, .. },
+                ) => minutes.get(*node, number).is_troubled = true,
+                Is::Keys { .. } => {
+                    for node in 0..nodes {
+                        minutes.get(node, number).changes += 1;
+                    }
+                }
+                _ => {}
+            }
+        }
+        minutes
+    }
+
+    fn get(&mut self, node: usize, number: u64) -> &mut Minute {
+        self.0.entry((node, number)).or_default()
+    }
+
+    fn at(&self, node: usize, minute: u64) -> Minute {
+        self.0.get(&(node, minute)).copied().unwrap_or_default()
+    }
+}
+
+/// In a quiet minute the KMS is looked at once a period, whatever Status is asked, and once more for a key that is
+/// new; and it wraps and unwraps once for each call of the plugin, or for several. Where there is trouble a Decrypt of
+/// a key that is not known may cost a look, and so may any call that fails because of the KMS; a call may be made again
+/// on another connection, and a Decrypt once more after a look. A call's end may fall into the next minute.
 pub(super) fn judge(plan: &Plan, records: &[Record]) -> Vec<Violation> {
-    let mut found = looks(plan, records);
-    found.extend(calls(records));
-    found
-}
-
-/// Looks at the KMS, by node and minute. A Decrypt of a key that is not known may cost one, and so may any call
-/// that fails because of the KMS; its end may fall into the next minute.
-fn looks(plan: &Plan, records: &[Record]) -> Vec<Violation> {
-    let (mut looks, mut failed) = (BTreeMap::new(), BTreeMap::new());
-    for Record { at_ms, is } in records {
-        let minute = at_ms / 60_000;
-        match is {
-            Is::Kms { node, what: KmsCall::Observe, .. } => {
-                *looks.entry((*node, minute)).or_insert(0_u64) += 1;
-            }
-            Is::Called { node, rpc, error: Some(_), .. } if rpc != "Status" => {
-                *failed.entry((*node, minute)).or_insert(0_u64) += 1;
-            }
-            _ => {}
-        }
-    }
-    let failed = |node, minute| failed.get(&(node, minute)).copied().unwrap_or(0);
-    let base = 60 / plan.period_s + LOOKS_MORE;
+    // Then all is healed, and in the end begun anew.
+    let healed = records.iter().rfind(|record| record.is == Is::Healed);
+    let healed = healed.map_or(u64::MAX, |record| record.at_ms / 60_000);
+    let minutes = Minutes::of(records, plan.nodes);
     let mut found = Vec::new();
-    for ((node, minute), count) in looks {
-        let most = base + failed(node, minute) + failed(node, minute + 1);
-        if count > most {
-            let what = format!(
-                "plugin {node} looked at the KMS {count} times in a minute, at most {most}"
-            );
-            let (at_ms, invariant) = (minute * 60_000, Invariant::S11);
-            found.push(Violation { at_ms, invariant, what });
-        }
-    }
-    found
-}
-
-/// Has the KMS wrap at most twice for an Encrypt, and unwrap at most four times for a Decrypt: a call may be made
-/// again on another connection, and a Decrypt of a key that is not known is tried again after a look.
-fn calls(records: &[Record]) -> Vec<Violation> {
-    let (mut asked, mut made) = (BTreeMap::new(), BTreeMap::new());
-    for Record { at_ms, is } in records {
-        let minute = at_ms / 60_000;
-        match is {
-            Is::Called { node, rpc, .. } if rpc != "Status" => {
-                *asked.entry((*node, minute, rpc == "Decrypt")).or_insert(0_u64) += 1;
-            }
-            Is::Kms { node, what: what @ (KmsCall::Wrap | KmsCall::Unwrap), .. } => {
-                *made.entry((*node, minute, *what == KmsCall::Unwrap)).or_insert(0_u64) += 1;
-            }
-            _ => {}
-        }
-    }
-    let asked = |node, minute, decrypt| asked.get(&(node, minute, decrypt)).copied().unwrap_or(0);
-    let mut found = Vec::new();
-    for ((node, minute, unwraps), count) in made {
-        let (times, name) = if unwraps { (4, "unwrap") } else { (2, "wrap") };
-        let calls = asked(node, minute, unwraps) + asked(node, minute + 1, unwraps);
-        let most = calls * times + CALLS_MORE;
-        if count > most {
-            let what = format!(
-                "plugin {node} had the KMS {name} {count} times in a minute, for {calls} calls"
-            );
+    for (&(node, minute), did) in &minutes.0 {
+        let (before, after) =
+            (minutes.at(node, minute.saturating_sub(1)), minutes.at(node, minute + 1));
+        // The first one is a start, too.
+        let is_quiet = (1..healed).contains(&minute)
+            && ![before, *did, after].iter().any(|minute| minute.is_troubled);
+        let looks = 60 / plan.period_s + 1 + before.changes + did.changes;
+        let (encrypts, decrypts) = (did.encrypts + after.encrypts, did.decrypts + after.decrypts);
+        let (looks, wraps, unwraps) = if is_quiet {
+            (looks, encrypts, decrypts)
+        } else {
+            let looks = looks + LOOKS_MORE + did.failed + after.failed;
+            (looks, 2 * encrypts + CALLS_MORE, 4 * decrypts + CALLS_MORE)
+        };
+        let asked = [
+            ("looked at the KMS", did.looks, looks),
+            ("had the KMS wrap", did.wraps, wraps),
+            ("had the KMS unwrap", did.unwraps, unwraps),
+        ];
+        for (name, times, most) in asked.into_iter().filter(|(_, times, most)| times > most) {
+            let what = format!("plugin {node} {name} {times} times in a minute, at most {most}");
             found.push(Violation { at_ms: minute * 60_000, invariant: Invariant::S11, what });
         }
     }

@@ -7,17 +7,24 @@ use crate::world::history::{Is, Record};
 use crate::world::plan::{Kms, Plan};
 use crate::world::run::HEALS_IN;
 
-/// Tasks of a node when nothing is under way: of its plugin, its apiserver and the connections between.
-const TASKS_PER_NODE: usize = 24;
+/// Tasks of a node when nothing is under way: of its plugin, ...
+const TASKS_OF_PLUGIN: usize = 3;
 
-/// Further ones with transit: of connections to three servers and their other ends.
-const TASKS_OF_TRANSIT: usize = 24;
+/// ... of each provider of its apiserver, with both ends of a connection and what carries it between them, ...
+const TASKS_OF_PROVIDER: usize = 6;
 
-fn tasks_per_node(plan: &Plan) -> usize {
-    match plan.kms {
-        Kms::Simulated => TASKS_PER_NODE,
-        Kms::Transit | Kms::TransitForwarding => TASKS_PER_NODE + TASKS_OF_TRANSIT,
-    }
+/// ... and with transit of renewing a token and of up to six connections to the servers, three each.
+const TASKS_OF_TRANSIT: usize = 1 + 6 * 3;
+
+/// How many may be left on all nodes.
+fn tasks(plan: &Plan) -> usize {
+    // Where the configuration has ever been changed it has both providers in the end.
+    let providers = if plan.changes_configuration() { 2 } else { 1 };
+    let of_transit = match plan.kms {
+        Kms::Simulated => 0,
+        Kms::Transit | Kms::TransitForwarding => TASKS_OF_TRANSIT,
+    };
+    (TASKS_OF_PLUGIN + TASKS_OF_PROVIDER * providers + of_transit) * plan.nodes
 }
 
 pub(super) fn judge(plan: &Plan, records: &[Record]) -> Vec<Violation> {
@@ -38,8 +45,8 @@ pub(super) fn judge(plan: &Plan, records: &[Record]) -> Vec<Violation> {
             Is::Read {
                 node, object, error: Some(error), tampered: false, usable: true, ..
             } => (Invariant::S7, format!("apiserver {node} cannot read object {object}: {error}")),
-            Is::Tasks { count } if *count > tasks_per_node(plan) * plan.nodes => {
-                (Invariant::S12, format!("{count} tasks are left"))
+            Is::Tasks { count } if *count > tasks(plan) => {
+                (Invariant::S12, format!("{count} tasks are left, at most {}", tasks(plan)))
             }
             Is::Wrote { node, key_id: Some(key_id), error: None, .. } => {
                 key_ids.insert(*node, (*at_ms, key_id.clone()));

@@ -98,6 +98,9 @@ impl Broken {
 
     /// Says that a call has failed, when it does.
     async fn fail(&self, error: BackendError) -> BackendError {
+        if self.mutant == Mutant::LeaksTasks {
+            tokio::spawn(std::future::pending::<()>());
+        }
         if self.mutant == Mutant::IgnoresDeadlines && error.kind == ErrorKind::Timeout {
             tokio::time::sleep(Duration::from_secs(60)).await;
         }
@@ -167,9 +170,6 @@ impl Backend for Broken {
         Box::pin(async move {
             let WrapRequest { key, plaintext, mut aad } = request;
             aad.extend(self.another_key());
-            if self.mutant == Mutant::LeaksTasks {
-                tokio::spawn(std::future::pending::<()>());
-            }
             if self.mutant == Mutant::TellsSeeds {
                 let seed = plaintext.expose();
                 tracing::debug!(?seed, "to be wrapped");

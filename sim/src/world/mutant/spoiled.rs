@@ -7,6 +7,7 @@ use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
 use kleidi::authority::AnyAuthority;
+use kleidi::backend::Backend;
 use kleidi::provider::{Announced, Error, Provider, Stored};
 use kleidi::secret::Secret;
 use kleidi::server::Incoming as _;
@@ -30,11 +31,12 @@ const CALL: Duration = Duration::from_millis(2500);
 pub(in crate::world) async fn serve(
     mut listener: Listener,
     provider: Arc<Provider>,
+    backend: Arc<dyn Backend>,
     mutant: Mutant,
 ) {
     while let Ok(stream) = listener.accept().await {
-        let announced = Announced::default();
-        let service = Spoiled { provider: Arc::clone(&provider), announced, mutant };
+        let (provider, backend) = (Arc::clone(&provider), Arc::clone(&backend));
+        let service = Spoiled { provider, backend, announced: Announced::default(), mutant };
         let service = TowerToHyperService::new(KeyManagementServiceServer::new(service));
         let stream = TokioIo::new(AnyAuthority::new(stream));
         let connection =
@@ -45,6 +47,7 @@ pub(in crate::world) async fn serve(
 
 struct Spoiled {
     provider: Arc<Provider>,
+    backend: Arc<dyn Backend>,
     announced: Announced,
     mutant: Mutant,
 }
@@ -56,6 +59,9 @@ fn refused(error: &Error) -> Status {
 #[tonic::async_trait]
 impl KeyManagementService for Spoiled {
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        if self.mutant == Mutant::LooksForEachStatus {
+            let _ = self.backend.observe(Instant::now() + CALL).await;
+        }
         let key_id = self.provider.status(&self.announced, Instant::now() + CALL).await;
         let key_id = key_id.map_err(|error| refused(&error))?.to_string();
         let says_healthy = self.mutant == Mutant::SaysHealthy;
