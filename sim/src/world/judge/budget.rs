@@ -8,7 +8,7 @@ use crate::world::plan::{Plan, What};
 
 /// Looks at the KMS per minute beyond those of its period where there is trouble: tries again after a failure come
 /// at growing gaps, anew after each success.
-const LOOKS_MORE: u64 = 12;
+const LOOKS_MORE: u64 = 20;
 
 /// Calls of the KMS per minute beyond what calls of the plugin account for where there is trouble: of apiservers
 /// that ended meanwhile.
