@@ -125,6 +125,8 @@ async fn connection<S>(
 {
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
+        // Nobody reads it, and what is sent does not depend on the time of day.
+        .auto_date_header(false)
         .max_concurrent_streams(limits::STREAMS_PER_CONNECTION_MAX)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     tokio::pin!(connection);

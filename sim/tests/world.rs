@@ -213,6 +213,27 @@ fn what_is_half_closed_is_made_anew() {
     assert_eq!(lost.count(), 0);
 }
 
+/// A plugin that is asked to end answers what it was asked before.
+#[test]
+fn calls_under_way_are_answered_by_a_plugin_that_ends() {
+    let node = 0;
+    let mut plan = quiet(&[
+        (300, What::KmsTakes { node, ms: 1200 }),
+        (301, What::ApiserverRestarted { node }),
+        (303, What::PluginStarted { node }),
+        (310, What::KmsTakes { node, ms: 2 }),
+    ]);
+    plan.events.insert(2, Event { at_ms: 301_500, what: What::PluginStopped { node } });
+    let records = run(&plan, None).unwrap();
+    assert_eq!(judge(&plan, &records), []);
+    let under_way = records.iter().filter(|record| {
+        matches!(&record.is, Is::Called { node: 0, error: None, took_ms, .. }
+            if record.at_ms > 301_500 && record.at_ms - took_ms < 301_500)
+    });
+    assert!(under_way.count() > 0, "no call met the end");
+    assert!(records.iter().any(|record| matches!(record.is, Is::Ended { node: 0, .. })));
+}
+
 /// Each invariant has a mutant which nothing else than its violation shows.
 #[test]
 fn every_invariant_can_be_seen_red() {

@@ -183,10 +183,15 @@ impl Node {
         let usable = wrapped_by.is_none_or(|version| self.shared.kms.is_usable(version));
         let mixed = self.shared.mutant == Some(Mutant::MixesObjects) && object == 1;
         let opens_anything = self.shared.mutant == Some(Mutant::OpensAnything) && tampered;
+        let read = match read.map(|read| read.plaintext) {
+            Ok(_) if mixed => {
+                Ok(self.shared.store.get(0).map(|other| other.truth).unwrap_or_default())
+            }
+            Err(_) if opens_anything => Ok(truth.clone()),
+            read => read,
+        };
         let (same, error, content) = match read {
-            Ok(_) if mixed => (false, None, None),
-            Err(_) if opens_anything => (false, None, None),
-            Ok(read) => (read.plaintext == truth, None, Some((revision, read.plaintext))),
+            Ok(content) => (content == truth, None, Some((revision, content))),
             Err(error) => (false, Some(error), None),
         };
         let node = self.number;

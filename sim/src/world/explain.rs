@@ -180,7 +180,7 @@ fn told(is: &Is) -> Option<(Option<usize>, String)> {
         Is::Ended { node, took_ms } => (Some(*node), format!("  the plugin ended in {took_ms} ms")),
         Is::Panicked { what } => (None, format!("PANIC {}", brief(what))),
         Is::Shown { at } => (None, format!("a seed is seen in {at}")),
-        Is::Current { .. } | Is::Tasks { .. } => return None,
+        Is::Asked { .. } | Is::Current { .. } | Is::Tasks { .. } => return None,
     })
 }
 

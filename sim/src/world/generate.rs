@@ -136,8 +136,14 @@ fn swarm(random: &Stream, size: Size, groups: &[Draw], events: &mut Vec<Event>) 
         let draw = drawn[random.index(drawn.len())];
         let mut then = at;
         for what in draw(random, random.index(size.nodes), size.nodes) {
+            // What comes after many calls comes, now and then, while they are under way.
+            let calls = matches!(what, What::Burst { .. } | What::ApiserverRestarted { .. });
             events.push(event(then, what));
-            then += random.time(SHORT, LONG);
+            then += if calls && random.chance(50) {
+                random.time(Duration::from_millis(1), Duration::from_secs(3))
+            } else {
+                random.time(SHORT, LONG)
+            };
         }
         at += random.time(SHORT, LONG);
     }

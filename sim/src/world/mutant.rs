@@ -42,6 +42,8 @@ pub enum Mutant {
     StaysDown,
     /// A task stays behind with each call that the KMS fails.
     LeaksTasks,
+    /// Goes on when it is asked to end.
+    IgnoresTheEnd,
     /// Panics, now and then.
     Panics,
     /// Gives out a seed with one bit wrong, now and then.
@@ -74,7 +76,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::KeyPerNode,
         Self::KeyAnewAtStart,
         Self::LabelsWithLatest,
@@ -89,6 +91,7 @@ impl Mutant {
         Self::IgnoresDeadlines,
         Self::StaysDown,
         Self::LeaksTasks,
+        Self::IgnoresTheEnd,
         Self::Panics,
         Self::DamagesSeeds,
         Self::TellsSeeds,
@@ -120,7 +123,13 @@ impl Mutant {
     /// Whether it is the plugin's service that is broken.
     #[must_use]
     pub fn is_of_service(self) -> bool {
-        matches!(self, Self::AnswersTooLong | Self::SaysHealthy | Self::LooksForEachStatus)
+        matches!(
+            self,
+            Self::AnswersTooLong
+                | Self::SaysHealthy
+                | Self::LooksForEachStatus
+                | Self::IgnoresTheEnd
+        )
     }
 
     /// Whether it is the plugin's backend that is broken, whichever that is.
@@ -161,7 +170,7 @@ impl Mutant {
             Self::NamesByMaterial => &[S4],
             Self::NamesByLabel => &[S5],
             Self::TriesWithoutEnd | Self::LooksForEachStatus | Self::AsksAgain => &[S11],
-            Self::IgnoresDeadlines => &[L4],
+            Self::IgnoresDeadlines | Self::IgnoresTheEnd => &[L4],
             Self::StaysDown => &[L2],
             Self::LeaksTasks => &[S12],
             Self::Panics => &[NoPanic],

@@ -71,7 +71,7 @@ impl Plugin {
                 let _ = stopped.await;
             };
             match mutant.filter(|mutant| mutant.is_of_service()) {
-                Some(mutant) => spoiled::serve(listener, provider, backend, mutant).await,
+                Some(mutant) => spoiled::serve(listener, provider, backend, told, mutant).await,
                 None => {
                     serve(listener, provider, options, told).await;
                 }

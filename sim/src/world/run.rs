@@ -103,6 +103,9 @@ fn points(seed: u64) -> Holds {
     })
 }
 
+/// By then connections that nobody needs are closed.
+const IDLE: Duration = Duration::from_secs(120);
+
 /// All is healed: everything is read and written.
 async fn conclude(shared: &Arc<Shared>, nodes: &[Arc<Node>], plan: &Plan) {
     sleep(HEALS_IN + shared.period).await;
@@ -125,6 +128,7 @@ async fn conclude(shared: &Arc<Shared>, nodes: &[Arc<Node>], plan: &Plan) {
         node.look().await;
         node.read_all(plan.all_objects()).await;
     }
+    sleep(IDLE).await;
 }
 
 /// What the judge has to know of the keys.
@@ -191,7 +195,7 @@ fn happen(shared: &Arc<Shared>, nodes: &[Arc<Node>], plan: &Plan, what: &What) {
         }
         What::OldDestroyedUnasked => kms.destroy_old(),
         What::Rewritten { node } => {
-            let (node, objects) = (Arc::clone(&nodes[*node]), plan.objects);
+            let (node, objects) = (Arc::clone(&nodes[*node]), plan.all_objects());
             tokio::spawn(async move {
                 for object in 0..objects {
                     node.rewrite(object).await;

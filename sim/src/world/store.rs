@@ -21,10 +21,20 @@ pub struct Stored {
     pub value: Vec<u8>,
     /// What was written, in clear.
     pub truth: Vec<u8>,
-    /// It was changed behind the apiservers' backs since.
+    /// It is not what an apiserver has put there.
     pub tampered: bool,
+    /// What an apiserver has put there, once it was changed.
+    put: Option<Vec<u8>>,
     /// What it was before it was written last: the bytes in etcd, and what they are in clear.
     before: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Stored {
+    /// Changed behind the apiservers' backs; or back, if that makes it what it was.
+    fn change(&mut self, value: Vec<u8>) {
+        let before = std::mem::replace(&mut self.value, value);
+        self.tampered = *self.put.get_or_insert(before) != self.value;
+    }
 }
 
 /// All objects.
@@ -52,7 +62,7 @@ impl Store {
         let encrypted = encrypted_from(&stored.value).is_some() && !stored.tampered;
         let before = encrypted
             .then(|| (std::mem::take(&mut stored.value), std::mem::take(&mut stored.truth)));
-        *stored = Stored { revision: *last, value, truth, tampered: false, before };
+        *stored = Stored { revision: *last, value, truth, before, ..Stored::default() };
         Some(*last)
     }
 
@@ -63,8 +73,9 @@ impl Store {
         let Some(at) = encrypted_from(&stored.value) else { return };
         let bits = (stored.value.len() - at) * 8;
         if bits > 0 {
-            stored.value[at + bit % bits / 8] ^= 1 << (bit % 8);
-            stored.tampered = true;
+            let mut value = stored.value.clone();
+            value[at + bit % bits / 8] ^= 1 << (bit % 8);
+            stored.change(value);
         }
     }
 
@@ -76,11 +87,9 @@ impl Store {
         if one == other || !encrypted(one) || !encrypted(other) {
             return;
         }
-        let value = objects[one].value.clone();
-        objects[one].value = std::mem::replace(&mut objects[other].value, value);
-        for at in [one, other] {
-            objects[at].tampered = true;
-        }
+        let [mine, theirs] = [one, other].map(|at| objects[at].value.clone());
+        objects[one].change(theirs);
+        objects[other].change(mine);
     }
 
     /// Two encrypted objects get each other's wrapped seeds, with all that a plugin is asked with.
@@ -104,8 +113,7 @@ impl Store {
             (one, first, with_seed_of(&mine, &theirs)),
             (other, second, with_seed_of(&theirs, &mine)),
         ] {
-            objects[at].value = [prefix, record.encode_to_vec()].concat();
-            objects[at].tampered = true;
+            objects[at].change([prefix, record.encode_to_vec()].concat());
         }
     }
 
@@ -118,7 +126,7 @@ impl Store {
             return;
         };
         *last += 1;
-        *stored = Stored { revision: *last, value, truth, tampered: false, before: None };
+        *stored = Stored { revision: *last, value, truth, ..Stored::default() };
     }
 
     /// All that are there.

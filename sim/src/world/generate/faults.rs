@@ -11,7 +11,7 @@ pub(super) type Draw = fn(&Stream, usize, usize) -> Vec<What>;
 const OBJECTS: usize = 12;
 
 /// The groups of faults; a swarm has some of them.
-pub(super) const GROUPS: [Draw; 21] = [
+pub(super) const GROUPS: [Draw; 22] = [
     |_, node, _| vec![What::PluginKilled { node }, What::PluginStarted { node }],
     |_, node, _| vec![What::PluginStopped { node }, What::PluginStarted { node }],
     |_, node, _| vec![What::ApiserverRestarted { node }],
@@ -116,6 +116,22 @@ pub(super) const GROUPS: [Draw; 21] = [
             What::ApiserverRestarted { node },
         ]
     },
+    // A plugin or a connection that ends just when much is asked, of a KMS that takes its time.
+    |random, node, _| {
+        let ends = [
+            What::PluginStopped { node },
+            What::PluginKilled { node },
+            What::Cut { node },
+            What::HalfClosed { node },
+        ];
+        vec![
+            What::KmsTakes { node, ms: [400, 1200, 2400][random.index(3)] },
+            What::ApiserverRestarted { node },
+            ends[random.index(ends.len())].clone(),
+            What::PluginStarted { node },
+            What::KmsTakes { node, ms: 2 },
+        ]
+    },
     // A provider gets another name: first all can read what is under it, then all write so, and back.
     |_, _, nodes| {
         let [first, other] = names();
@@ -130,7 +146,7 @@ pub(super) const GROUPS: [Draw; 21] = [
 ];
 
 /// The same with transit: what happens to plugins and apiservers, and what servers and the ways to them do.
-pub(super) const TRANSIT: [Draw; 27] = [
+pub(super) const TRANSIT: [Draw; 28] = [
     GROUPS[0],
     GROUPS[1],
     GROUPS[2],
@@ -149,6 +165,7 @@ pub(super) const TRANSIT: [Draw; 27] = [
     GROUPS[18],
     GROUPS[19],
     GROUPS[20],
+    GROUPS[21],
     // What only a server can answer, just when somebody asks.
     |random, node, _| {
         let all = [Trouble::DamagesCiphertexts, Trouble::SaysNothing, Trouble::Truncates];

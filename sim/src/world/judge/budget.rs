@@ -14,12 +14,30 @@ const LOOKS_MORE: u64 = 20;
 /// that ended meanwhile.
 const CALLS_MORE: u64 = 12;
 
+/// Requests to transit's servers for one look, with the proof that the key wraps and unwraps.
+const OF_A_LOOK: u64 = 4;
+
+/// Requests to transit's servers for one seed that is wrapped: encrypt, hmac and decrypt.
+const OF_A_WRAP: u64 = 3;
+
+/// Logins and renewals in a quiet minute.
+const LOGINS: u64 = 2;
+
+/// And for one look where there is trouble: a renewal and a login, at each server.
+const LOGINS_OF_A_LOOK: u64 = 6;
+
+/// Where there is trouble each request may be made to each of three servers, on two connections, and again.
+const TRIES: u64 = 12;
+
 /// What a plugin did, and was asked, in a minute.
 #[derive(Debug, Clone, Copy, Default)]
 struct Minute {
     looks: u64,
     wraps: u64,
     unwraps: u64,
+    /// To transit's servers: for keys, and to be let in.
+    requests: u64,
+    logins: u64,
     /// Ended in this minute, as all calls.
     encrypts: u64,
     decrypts: u64,
@@ -27,7 +45,7 @@ struct Minute {
     failed: u64,
     /// Changes of the keys.
     changes: u64,
-    /// A call of the KMS or of the plugin failed, or somebody began anew.
+    /// A call of the KMS or of the plugin failed, or something happened that makes them fail or begin anew.
     is_troubled: bool,
 }
 
@@ -50,6 +68,14 @@ impl Minutes {
                     }
                     minute.is_troubled |= error.is_some();
                 }
+                Is::Asked { node, path } => {
+                    let minute = minutes.get(*node, number);
+                    if path.starts_with("auth/") {
+                        minute.logins += 1;
+                    } else {
+                        minute.requests += 1;
+                    }
+                }
                 Is::Called { node, rpc, error, .. } if rpc != "Status" => {
                     let minute = minutes.get(*node, number);
                     match rpc.as_str() {
@@ -59,11 +85,12 @@ impl Minutes {
                     minute.failed += u64::from(error.is_some());
                     minute.is_troubled |= error.is_some();
                 }
-                Is::Event(
-                    What::PluginStarted { node }
-                    | What::ApiserverRestarted { node }
-                    | What::Configured { node, .. },
-                ) => minutes.get(*node, number).is_troubled = true,
+                Is::Refused { node, .. } => minutes.get(*node, number).is_troubled = true,
+                Is::Event(what) if disturbs(what) => {
+                    for node in what.node().map_or(0..nodes, |node| node..node + 1) {
+                        minutes.get(node, number).is_troubled = true;
+                    }
+                }
                 Is::Keys { .. } => {
                     for node in 0..nodes {
                         minutes.get(node, number).changes += 1;
@@ -82,6 +109,28 @@ impl Minutes {
     fn at(&self, node: usize, minute: u64) -> Minute {
         self.0.get(&(node, minute)).copied().unwrap_or_default()
     }
+
+    /// Neither this minute nor those around it are troubled; what begins anew may be noticed a minute later.
+    fn is_quiet(&self, node: usize, minute: u64) -> bool {
+        (minute.saturating_sub(2)..=minute + 1).all(|near| !self.at(node, near).is_troubled)
+    }
+}
+
+/// Whether calls may fail, or be made again, because of it.
+fn disturbs(what: &What) -> bool {
+    !matches!(
+        what,
+        What::Rotated
+            | What::Reinstated
+            | What::OldDestroyed
+            | What::Rewritten { .. }
+            | What::Flipped { .. }
+            | What::Swapped { .. }
+            | What::SeedsSwapped { .. }
+            | What::RolledBack { .. }
+            | What::Burst { .. }
+            | What::BackedUp
+    )
 }
 
 /// In a quiet minute the KMS is looked at once a period, whatever Status is asked, and once more for a key that is
@@ -89,29 +138,32 @@ impl Minutes {
 /// a key that is not known may cost a look, and so may any call that fails because of the KMS; a call may be made again
 /// on another connection, and a Decrypt once more after a look. A call's end may fall into the next minute.
 pub(super) fn judge(plan: &Plan, records: &[Record]) -> Vec<Violation> {
-    // Then all is healed, and in the end begun anew.
+    // Then clients are cut off, all is healed, and in the end begun anew.
     let healed = records.iter().rfind(|record| record.is == Is::Healed);
     let healed = healed.map_or(u64::MAX, |record| record.at_ms / 60_000);
     let minutes = Minutes::of(records, plan.nodes);
     let mut found = Vec::new();
     for (&(node, minute), did) in &minutes.0 {
-        let (before, after) =
-            (minutes.at(node, minute.saturating_sub(1)), minutes.at(node, minute + 1));
+        let before = minutes.at(node, minute.saturating_sub(1));
+        let after = minutes.at(node, minute + 1);
         // The first one is a start, too.
-        let is_quiet = (1..healed).contains(&minute)
-            && ![before, *did, after].iter().any(|minute| minute.is_troubled);
+        let is_quiet = minute > 0 && minute + 1 < healed && minutes.is_quiet(node, minute);
         let looks = 60 / plan.period_s + 1 + before.changes + did.changes;
         let (encrypts, decrypts) = (did.encrypts + after.encrypts, did.decrypts + after.decrypts);
-        let (looks, wraps, unwraps) = if is_quiet {
-            (looks, encrypts, decrypts)
+        let (looks, wraps, unwraps, logins, tries) = if is_quiet {
+            (looks, encrypts, decrypts, LOGINS, 1)
         } else {
             let looks = looks + LOOKS_MORE + did.failed + after.failed;
-            (looks, 2 * encrypts + CALLS_MORE, 4 * decrypts + CALLS_MORE)
+            let (wraps, unwraps) = (2 * encrypts + CALLS_MORE, 4 * decrypts + CALLS_MORE);
+            (looks, wraps, unwraps, looks * LOGINS_OF_A_LOOK, TRIES)
         };
+        let requests = (looks * OF_A_LOOK + wraps * OF_A_WRAP + unwraps) * tries;
         let asked = [
             ("looked at the KMS", did.looks, looks),
             ("had the KMS wrap", did.wraps, wraps),
             ("had the KMS unwrap", did.unwraps, unwraps),
+            ("asked a server", did.requests, requests),
+            ("logged in or renewed a token", did.logins, logins),
         ];
         for (name, times, most) in asked.into_iter().filter(|(_, times, most)| times > most) {
             let what = format!("plugin {node} {name} {times} times in a minute, at most {most}");

@@ -2,7 +2,7 @@
 
 mod objects;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::track::Tracks;
 use super::{Invariant, Violation};
@@ -37,11 +37,13 @@ pub(super) fn judge(plan: &Plan, records: &[Record]) -> Vec<Violation> {
         keys: BTreeMap::new(),
         lost: BTreeMap::new(),
         loses_keys: false,
+        ending: vec![VecDeque::new(); plan.nodes],
         found: Vec::new(),
     };
     for record in records {
         judge.record(record);
     }
+    judge.all_have_ended(records.last().map_or(0, |record| record.at_ms));
     judge.found
 }
 
@@ -67,6 +69,8 @@ struct Judge<'a> {
     lost: BTreeMap<u64, u64>,
     /// The last event was such.
     loses_keys: bool,
+    /// By node: when its processes were asked to end that have not yet.
+    ending: Vec<VecDeque<u64>>,
     found: Vec<Violation>,
 }
 
@@ -79,6 +83,11 @@ impl Judge<'_> {
         let at_ms = *at_ms;
         match is {
             Is::Event(what) => {
+                if let What::PluginStopped { node } = what
+                    && self.tracks.nodes[*node].plugin
+                {
+                    self.ending[*node].push_back(at_ms);
+                }
                 self.tracks.event(at_ms, what);
                 if let What::PluginKilled { node } | What::PluginStopped { node } = what {
                     self.told[*node].clear();
@@ -97,20 +106,34 @@ impl Judge<'_> {
                 let what = format!("apiserver {node} is not healthy: {error}");
                 self.violation(at_ms, Invariant::L1, what);
             }
-            Is::Ended { node, took_ms } if *took_ms > ENDS_MS + self.held_up() => {
-                let what = format!("plugin {node} took {took_ms} ms to end");
-                self.violation(at_ms, Invariant::L4, what);
+            Is::Ended { node, took_ms } => {
+                self.ending[*node].pop_front();
+                if *took_ms > ENDS_MS + self.held_up() {
+                    let what = format!("plugin {node} took {took_ms} ms to end");
+                    self.violation(at_ms, Invariant::L4, what);
+                }
             }
             Is::Panicked { what } => self.violation(at_ms, Invariant::NoPanic, what.clone()),
             Is::Shown { at } => {
                 self.violation(at_ms, Invariant::S2, format!("a seed can be seen in {at}"));
             }
             Is::Kms { .. }
+            | Is::Asked { .. }
             | Is::Refused { .. }
             | Is::Health { .. }
-            | Is::Ended { .. }
             | Is::Current { .. }
             | Is::Tasks { .. } => {}
+        }
+    }
+
+    /// Whoever was asked to end has done so.
+    fn all_have_ended(&mut self, at_ms: u64) {
+        for node in 0..self.ending.len() {
+            let Some(asked) = self.ending[node].front() else { continue };
+            let what = format!("plugin {node} was asked to end at {} s, and has not", asked / 1000);
+            if at_ms > asked + ENDS_MS + self.held_up() {
+                self.violation(at_ms, Invariant::L4, what);
+            }
         }
     }
 

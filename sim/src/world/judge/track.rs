@@ -1,6 +1,6 @@
 //! What the plan has done to each node so far, and for how long it has been left alone.
 
-use crate::world::plan::{Gate, Machine, Plan, Provider, SERVERS, Trouble, What};
+use crate::world::plan::{Gate, Kms, Machine, Plan, Provider, SERVERS, Trouble, What};
 use crate::world::run::HEALS_IN;
 
 /// A link that is slower than this, or takes smaller pieces, is not well.
@@ -17,7 +17,8 @@ const TAKES_MS: u64 = 500;
 #[derive(Debug, Clone, Copy)]
 #[allow(clippy::struct_excessive_bools, reason = "each is true or not, whatever the others are")]
 pub(super) struct Track {
-    plugin: bool,
+    /// Its plugin's process runs.
+    pub(super) plugin: bool,
     gate: Gate,
     /// How long what is sent takes, and in which pieces it comes.
     delay_ms: u64,
@@ -85,6 +86,8 @@ pub(super) struct Tracks {
     servers: [Server; SERVERS],
     /// By node, by server.
     routes: Vec<[Gate; SERVERS]>,
+    /// Each server can answer what only reads.
+    standbys_answer: bool,
     settles_ms: u64,
 }
 
@@ -101,6 +104,7 @@ impl Tracks {
             nobody_serves: None,
             servers: [WELL; SERVERS],
             routes: vec![[Gate::Open; SERVERS]; plan.nodes],
+            standbys_answer: plan.kms == Kms::Transit,
             settles_ms: settles * 1000,
         }
     }
@@ -128,6 +132,7 @@ impl Tracks {
 
     /// What happens to the KMS as a whole.
     fn kms_event(&mut self, at_ms: u64, what: &What) {
+        let before: Vec<_> = (0..self.nodes.len()).map(|node| self.is_served(node)).collect();
         match what {
             What::Server { server, is } => self.servers[*server].machine = *is,
             What::ServerLag { server, ms } => self.servers[*server].lags = *ms > LAG_MS,
@@ -145,7 +150,14 @@ impl Tracks {
         }
         let serves = self.servers.iter().any(|server| server.machine == Machine::Up);
         self.nobody_serves = self.nobody_serves.or(Some(at_ms)).filter(|_| !serves);
-        self.touch(at_ms);
+        // Who is served all the time, whoever leads, has to go on.
+        let elects =
+            matches!(what, What::Server { .. } | What::ServerLag { .. } | What::SteppedDown);
+        for (node, before) in before.into_iter().enumerate() {
+            if !(elects && self.standbys_answer && before && self.is_served(node)) {
+                self.nodes[node].changed = at_ms;
+            }
+        }
     }
 
     pub(super) fn event(&mut self, at_ms: u64, what: &What) {

@@ -228,15 +228,23 @@ struct NodeKms {
 }
 
 impl NodeKms {
+    /// A call, which is noted when it has ended.
+    async fn noted<T>(
+        &self,
+        what: KmsCall,
+        call: impl Future<Output = Result<T, BackendError>>,
+    ) -> Result<T, BackendError> {
+        let outcome = call.await;
+        let error = outcome.as_ref().err().map(ToString::to_string);
+        self.kms.history.kms(self.node, what, error);
+        outcome
+    }
+
     /// What is in the way of a call, after the time that it takes.
     async fn call(&self, what: KmsCall, deadline: Instant) -> Result<(), BackendError> {
         let view = self.kms.state.lock().views.get(self.node).copied();
         let Some(View { trouble, takes, .. }) = view else { return Ok(()) };
-        let begun = Instant::now();
-        let outcome = self.wait(trouble, what, begun + takes, deadline).await;
-        let error = outcome.as_ref().err().map(ToString::to_string);
-        self.kms.history.kms(self.node, what, error);
-        outcome
+        self.wait(trouble, what, Instant::now() + takes, deadline).await
     }
 
     async fn wait(
@@ -320,7 +328,7 @@ impl Backend for NodeKms {
     }
 
     fn observe(&self, deadline: Instant) -> Reply<'_, KeySet> {
-        Box::pin(async move {
+        Box::pin(self.noted(KmsCall::Observe, async move {
             self.call(KmsCall::Observe, deadline).await?;
             let mut keys =
                 self.visible().into_iter().rev().map(|Visible { number, id, .. }| Key {
@@ -333,11 +341,11 @@ impl Backend for NodeKms {
             })?;
             let (older, facts) = (keys.collect(), Arc::new([]));
             Ok(KeySet { current, older, without_id: Vec::new(), refused: Vec::new(), facts })
-        })
+        }))
     }
 
     fn wrap(&self, request: WrapRequest, deadline: Instant) -> Reply<'_, Wrapped> {
-        Box::pin(async move {
+        Box::pin(self.noted(KmsCall::Wrap, async move {
             self.call(KmsCall::Wrap, deadline).await?;
             let mut version = self.find(&request.key)?;
             let views = self.kms.state.lock().views[self.node];
@@ -357,11 +365,11 @@ impl Backend for NodeKms {
             let payload = [&nonce[..], &sealed].concat();
             self.kms.state.lock().wrapped.insert(payload.clone(), number);
             Ok(Wrapped { key: id, payload })
-        })
+        }))
     }
 
     fn unwrap(&self, request: Arc<UnwrapRequest>, deadline: Instant) -> Reply<'_, Secret> {
-        Box::pin(async move {
+        Box::pin(self.noted(KmsCall::Unwrap, async move {
             self.call(KmsCall::Unwrap, deadline).await?;
             let Visible { material, .. } = self.find(&request.key)?;
             let damaged = || {
@@ -376,6 +384,6 @@ impl Backend for NodeKms {
                 super::another(&mut seed);
             }
             Ok(Secret::from(seed))
-        })
+        }))
     }
 }

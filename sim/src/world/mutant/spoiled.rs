@@ -17,6 +17,7 @@ use kleidi_proto::kms::key_management_service_server::{
 use kleidi_proto::kms::{
     DecryptRequest, DecryptResponse, EncryptRequest, EncryptResponse, StatusRequest, StatusResponse,
 };
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
@@ -27,21 +28,37 @@ use crate::world::net::Listener;
 /// How long a call may take.
 const CALL: Duration = Duration::from_millis(2500);
 
-/// Serves connections for as long as there are any.
+/// Serves connections until it is told to end; one that is broken so does not hear that.
 pub(in crate::world) async fn serve(
     mut listener: Listener,
     provider: Arc<Provider>,
     backend: Arc<dyn Backend>,
+    told: impl Future<Output = ()>,
     mutant: Mutant,
 ) {
-    while let Ok(stream) = listener.accept().await {
+    // They end with us.
+    let mut connections = JoinSet::new();
+    let told = async {
+        told.await;
+        if mutant == Mutant::IgnoresTheEnd {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::pin!(told);
+    loop {
+        let stream = tokio::select! {
+            biased;
+            () = &mut told => return,
+            stream = listener.accept() => stream,
+        };
+        let Ok(stream) = stream else { return };
         let (provider, backend) = (Arc::clone(&provider), Arc::clone(&backend));
         let service = Spoiled { provider, backend, announced: Announced::default(), mutant };
         let service = TowerToHyperService::new(KeyManagementServiceServer::new(service));
         let stream = TokioIo::new(AnyAuthority::new(stream));
         let connection =
             http2::Builder::new(TokioExecutor::new()).serve_connection(stream, service);
-        tokio::spawn(connection);
+        connections.spawn(connection);
     }
 }
 

@@ -23,7 +23,9 @@ impl Judge<'_> {
         // What was current then is current again, and may be told again, once.
         if let (true, Some(current)) = (self.loses_keys, current) {
             for told in self.told.iter_mut().flat_map(BTreeMap::values_mut) {
-                told.key_ids.retain(|key_id| key_id != current);
+                if told.key_ids.last().is_none_or(|last| last != current) {
+                    told.key_ids.retain(|key_id| key_id != current);
+                }
             }
         }
     }
@@ -90,10 +92,13 @@ impl Judge<'_> {
             return;
         };
         let Some(error) = error else {
-            if !*same {
-                let invariant = if *tampered { Invariant::S10 } else { Invariant::S1 };
+            if *tampered {
+                let what =
+                    format!("apiserver {node} read object {object}, which is not what was stored");
+                self.violation(at_ms, Invariant::S10, what);
+            } else if !*same {
                 let what = format!("apiserver {node} read other bytes of object {object}");
-                self.violation(at_ms, invariant, what);
+                self.violation(at_ms, Invariant::S1, what);
             }
             return;
         };

@@ -61,6 +61,7 @@ impl From<&str> for Stop {
 impl Cluster {
     /// Answers after the time that it takes; `None` if never.
     pub(super) async fn answer(self: &Arc<Self>, asked: Asked<'_>) -> Option<Answer> {
+        self.history.push(Is::Asked { node: asked.node, path: asked.path.to_owned() });
         let takes = self.state.lock().views[asked.node].takes;
         sleep(takes + Duration::from_micros(300 + self.random.below(1500))).await;
         let trouble = self.state.lock().views[asked.node].trouble;
