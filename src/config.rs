@@ -4,11 +4,12 @@
 //! touched, and everything that is wrong is said at once, with file, line, column and key.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 mod environment;
 mod error;
+mod file;
 mod legacy;
 mod raw;
 mod resolve;
@@ -21,7 +22,8 @@ use crate::backend::{pkcs11, transit};
 use crate::provider::Health;
 use crate::socket::{Access, Address, DEFAULT_MODE};
 pub use environment::{Environment, Remarks};
-pub use error::{ConfigError, Problem};
+pub use error::{ConfigError, LoadError, Problem};
+use file::Source;
 pub use resolve::parse_cka_id;
 
 /// Where the configuration is, unless told otherwise.
@@ -30,12 +32,11 @@ pub const DEFAULT_FILE: &str = "/etc/kleidi/kleidi.yaml";
 /// Where the plugin listens, unless told otherwise.
 pub const DEFAULT_LISTEN: &str = "/run/kleidi/kms.sock";
 
-/// Longest configuration file in bytes.
-const FILE_BYTES_MAX: u64 = 256 * 1024;
-
 /// A configuration without a fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
+    /// The file that says so.
+    pub file: PathBuf,
     /// Where to listen.
     pub listen: Address,
     /// Who may connect.
@@ -117,10 +118,11 @@ pub struct Overrides {
 
 impl Config {
     /// The defaults, for the keys that are there.
-    fn with(kms: Kms) -> Self {
+    fn with(file: &Path, kms: Kms) -> Self {
         let users = BTreeSet::from([0, nix::unistd::geteuid().as_raw()]);
         let (period, stale_after) = (Duration::from_secs(10), Duration::from_secs(30));
         Self {
+            file: file.to_owned(),
             listen: Address::Path(DEFAULT_LISTEN.into()),
             access: Access { mode: DEFAULT_MODE, owner: None, group: None, users },
             kms,
@@ -133,20 +135,18 @@ impl Config {
         }
     }
 
-    /// Reads and checks a file. Where there is none at [`DEFAULT_FILE`], the Go kleidi's default does,
-    /// too.
-    pub fn load(path: &Path, overrides: &Overrides) -> Result<Self, ConfigError> {
-        let go = Path::new(legacy::DEFAULT_FILE);
-        let path = match path {
-            path if path == Path::new(DEFAULT_FILE) && !path.exists() && go.exists() => go,
-            path => path,
-        };
-        let fail = |message: String| {
-            let file = Some(path.to_owned());
-            ConfigError(vec![Problem { file, position: None, key: String::new(), message }])
-        };
-        let content = read(path).map_err(fail)?;
-        Self::parse(path, &content, overrides, &Environment::of_process())
+    /// Reads and checks the file that was named.
+    ///
+    /// If none was, that is the one at [`DEFAULT_FILE`]; and if there is none, the Go kleidi's default,
+    /// with a warning.
+    pub fn load(named: Option<&Path>, overrides: &Overrides) -> Result<Self, LoadError> {
+        let Source { path, content, stands_in } = Source::open(named)?;
+        let mut config = Self::parse(&path, &content, overrides, &Environment::of_process())?;
+        if stands_in {
+            let what = format!("there is no {DEFAULT_FILE}: {} stands in for it", path.display());
+            config.remarks.warnings.insert(0, what);
+        }
+        Ok(config)
     }
 
     /// Checks the content of a file; `path` is for the messages.
@@ -184,19 +184,5 @@ fn in_words(said: &str) -> String {
             Some(rest) => format!("{} is there twice", rest.split(',').next().unwrap_or(rest)),
             None => said.to_owned(),
         },
-    }
-}
-
-fn read(path: &Path) -> Result<String, String> {
-    use std::io::Read as _;
-    let mut content = String::new();
-    let file = std::fs::File::open(path).map_err(|error| format!("cannot be opened: {error}"))?;
-    file.take(FILE_BYTES_MAX + 1)
-        .read_to_string(&mut content)
-        .map_err(|error| format!("cannot be read: {error}"))?;
-    if u64::try_from(content.len()).is_ok_and(|bytes| bytes <= FILE_BYTES_MAX) {
-        Ok(content)
-    } else {
-        Err(format!("is longer than {FILE_BYTES_MAX} bytes"))
     }
 }

@@ -25,7 +25,7 @@ pub(super) fn run(args: &ServeArgs, wiring: Wiring, hardened: &hardening::Lackin
         log_level: args.log_level.or(args.debugmode.unwrap_or(false).then_some(LogLevel::Debug)),
         log_format: args.log_format,
     };
-    let config = match Config::load(&args.config.config, &overrides) {
+    let config = match Config::load(args.config.config.as_deref(), &overrides) {
         Ok(config) => config,
         Err(error) => return complain(&error, Exit::Config),
     };
@@ -58,6 +58,7 @@ fn announce(config: &Config) {
     let access = &config.access;
     info!(
         version = super::VERSION,
+        file = %config.file.display(),
         listen = %config.listen,
         mode = format_args!("{:04o}", access.mode),
         owner = ?access.owner,

@@ -12,7 +12,7 @@ use crate::socket::Address;
 use kleidi_proto::kms::{StatusRequest, StatusResponse};
 
 pub(super) fn run(args: &StatusArgs) -> Exit {
-    let configured = || Config::load(&args.config.config, &Overrides::default());
+    let configured = || Config::load(args.config.config.as_deref(), &Overrides::default());
     // A probe often may not read the configuration: then the socket is taken to be at its usual place.
     let address = args.socket.clone().or_else(|| configured().ok().map(|config| config.listen));
     let address = address.unwrap_or_else(|| Address::Path(DEFAULT_LISTEN.into()));

@@ -43,7 +43,7 @@ pub(super) fn resolve(
     r.exactly("apiVersion", &file.api_version, API_VERSION);
     r.exactly("kind", &file.kind, KIND);
     let Some(kms) = r.kms(file) else { return Err(ConfigError(r.problems)) };
-    let default = Config::with(kms);
+    let default = Config::with(path, kms);
     let (listen, access) = r.socket(&file.socket, default.listen, default.access);
     let health = r.health(&file.health, default.health);
     let level = r.choice("log.level", file.log.level.as_ref(), &LogLevel::ALL);
@@ -59,6 +59,7 @@ pub(super) fn resolve(
         return Err(ConfigError(r.problems));
     }
     Ok(Config {
+        file: default.file,
         listen: overrides.listen.clone().unwrap_or(listen),
         access,
         kms: default.kms,
