@@ -149,6 +149,19 @@ impl Config {
         Ok(config)
     }
 
+    /// Where a plugin listens that runs with the file that was named, or else with that of the usual
+    /// place.
+    ///
+    /// For one who asks that plugin, and has neither its environment nor its credentials: no more of the
+    /// file is resolved.
+    pub fn address(named: Option<&Path>) -> Result<Address, LoadError> {
+        let Source { path, content, .. } = Source::open(named)?;
+        if let Some(object) = legacy::recognise(&content) {
+            return Ok(legacy::resolve(&path, &object, &Overrides::default())?.listen);
+        }
+        Ok(resolve::address(&path, &read(&path, &content)?)?)
+    }
+
     /// Checks the content of a file; `path` is for the messages.
     pub fn parse(
         path: &Path,
@@ -159,14 +172,18 @@ impl Config {
         if let Some(object) = legacy::recognise(content) {
             return legacy::resolve(path, &object, overrides);
         }
-        let file = serde_saphyr::from_str(content).map_err(|error| {
-            let position = error.location().map(|at| (at.line(), at.column()));
-            let message = in_words(&error.without_snippet().to_string());
-            let file = Some(path.to_owned());
-            ConfigError(vec![Problem { file, position, key: String::new(), message }])
-        })?;
-        resolve::resolve(path, &file, overrides, environment)
+        resolve::resolve(path, &read(path, content)?, overrides, environment)
     }
+}
+
+/// The names and texts in a file.
+fn read(path: &Path, content: &str) -> Result<raw::File, ConfigError> {
+    serde_saphyr::from_str(content).map_err(|error| {
+        let position = error.location().map(|at| (at.line(), at.column()));
+        let message = in_words(&error.without_snippet().to_string());
+        let file = Some(path.to_owned());
+        ConfigError(vec![Problem { file, position, key: String::new(), message }])
+    })
 }
 
 /// What the YAML library says, for somebody who does not program with it.

@@ -9,7 +9,7 @@ use nix::unistd::{Gid, Group, Uid, User};
 use super::environment::{Environment, Remarks};
 use super::error::{ConfigError, Problem};
 use super::raw::{self, Text};
-use super::{Config, Kms, LogFormat, LogLevel, Overrides};
+use super::{Config, DEFAULT_LISTEN, Kms, LogFormat, LogLevel, Overrides};
 use crate::backend::pkcs11::{
     ForeignFormat, KeySelector, PinSource, Plugin, Settings, TokenSelector, Uri,
 };
@@ -38,10 +38,7 @@ pub(super) fn resolve(
     overrides: &Overrides,
     environment: &Environment,
 ) -> Result<Config, ConfigError> {
-    let (problems, remarks) = (Vec::new(), Remarks::default());
-    let mut r = Resolver { file: path, environment, problems, remarks };
-    r.exactly("apiVersion", &file.api_version, API_VERSION);
-    r.exactly("kind", &file.kind, KIND);
+    let mut r = Resolver::of(path, file, environment);
     let Some(kms) = r.kms(file) else { return Err(ConfigError(r.problems)) };
     let default = Config::with(path, kms);
     let (listen, access) = r.socket(&file.socket, default.listen, default.access);
@@ -72,7 +69,28 @@ pub(super) fn resolve(
     })
 }
 
-impl Resolver<'_> {
+/// What a file says of the plugin's address, whatever else is in it.
+pub(super) fn address(path: &Path, file: &raw::File) -> Result<Address, ConfigError> {
+    let environment = Environment::default();
+    let mut r = Resolver::of(path, file, &environment);
+    let listen = r.listen(&file.socket);
+    if r.problems.is_empty() {
+        Ok(listen.unwrap_or_else(|| Address::Path(DEFAULT_LISTEN.into())))
+    } else {
+        Err(ConfigError(r.problems))
+    }
+}
+
+impl<'a> Resolver<'a> {
+    /// Begins with what kind of file it is.
+    fn of(path: &'a Path, file: &raw::File, environment: &'a Environment) -> Self {
+        let (problems, remarks) = (Vec::new(), Remarks::default());
+        let mut r = Self { file: path, environment, problems, remarks };
+        r.exactly("apiVersion", &file.api_version, API_VERSION);
+        r.exactly("kind", &file.kind, KIND);
+        r
+    }
+
     pub(super) fn problem(&mut self, key: &str, at: Option<&Text>, message: impl Into<String>) {
         self.problems.push(Problem {
             file: Some(self.file.to_owned()),
@@ -193,17 +211,19 @@ impl Resolver<'_> {
         self.parsed(key, text, absolute)
     }
 
+    fn listen(&mut self, socket: &raw::Socket) -> Option<Address> {
+        self.parsed("socket.listen", socket.listen.as_ref(), |text| {
+            text.parse::<Address>().map_err(|error| error.to_string())
+        })
+    }
+
     fn socket(
         &mut self,
         socket: &raw::Socket,
         listen: Address,
         access: Access,
     ) -> (Address, Access) {
-        let listen = self
-            .parsed("socket.listen", socket.listen.as_ref(), |text| {
-                text.parse::<Address>().map_err(|error| error.to_string())
-            })
-            .unwrap_or(listen);
+        let listen = self.listen(socket).unwrap_or(listen);
         let mode =
             self.parsed("socket.mode", socket.mode.as_ref(), |text| {
                 match u32::from_str_radix(text, 8) {
