@@ -186,6 +186,9 @@ fn read(path: &Path, content: &str) -> Result<raw::File, ConfigError> {
     })
 }
 
+/// What is said of a key with nothing, `~` or `null` behind it.
+const NO_VALUE: &str = "is there without a value: give one or remove the line";
+
 /// What the YAML library says, for somebody who does not program with it.
 fn in_words(said: &str) -> String {
     // The position comes first in our messages.
@@ -193,6 +196,7 @@ fn in_words(said: &str) -> String {
     match said {
         "unexpected end of input" => "the file is empty".to_owned(),
         "expected mapping start" => "keys with values are expected here".to_owned(),
+        said if said.starts_with("cannot deserialize null into string") => NO_VALUE.to_owned(),
         "expected string scalar" => "a single value is expected here".to_owned(),
         said if said.starts_with("multiple YAML documents") => {
             "a second document begins here; one is expected".to_owned()

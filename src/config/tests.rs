@@ -11,6 +11,8 @@ const EXAMPLE: &str = include_str!("../../configuration/kleidi.example.yaml");
 
 const TRANSIT: &str = include_str!("../../configuration/vault/kleidi.yaml");
 
+const API: &str = "kleidi.beezy.dev/v1";
+
 const MINIMAL: &str = "\
 apiVersion: kleidi.beezy.dev/v1
 kind: PluginConfiguration
@@ -408,6 +410,54 @@ fn faults_of_transit_are_said_precisely() {
         let _ = writeln!(said, "--- {what}\n{error}\n");
     }
     insta::assert_snapshot!(said);
+}
+
+/// A key with nothing behind it is most likely a template that was not filled in: it does not count as
+/// absent.
+#[test]
+fn a_key_without_a_value_is_refused_with_its_place() {
+    let mut seen = 0;
+    for example in [whole_example(), uncommented(TRANSIT)] {
+        let lines: Vec<_> = example.lines().collect();
+        for (at, line) in lines.iter().enumerate() {
+            let Some((key, value)) = line.split_once(':') else { continue };
+            let other =
+                line.trim_start().starts_with('#') || key.contains('{') || key.contains("http");
+            if other || value.trim_start().is_empty() {
+                continue;
+            }
+            for nothing in ["", " ~", " null", " # nothing"] {
+                let mut lines = lines.clone();
+                let line = format!("{key}:{nothing}");
+                lines[at] = &line;
+                let error = parse(&lines.join("\n")).expect_err(&line).to_string();
+                let (place, said) = error.split_once(' ').unwrap();
+                let on_the_line = place.starts_with(&format!("kleidi.yaml:{}:", at + 1));
+                assert!(on_the_line, "{line}: {error}");
+                assert_eq!(said, NO_VALUE, "{line}");
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 100, "only {seen} were tried");
+    for section in ["socket", "health", "log", "pkcs11", "transit", "shutdownGrace", "lockMemory"] {
+        let content = format!("apiVersion: {API}\nkind: PluginConfiguration\n{section}:\n");
+        let error = parse(&content).expect_err(section).to_string();
+        assert!(error.starts_with("kleidi.yaml:3:"), "{section}: {error}");
+        assert!(error.ends_with(NO_VALUE), "{section}: {error}");
+    }
+    for (what, content) in [
+        ("users", format!("{MINIMAL}socket:\n  allowedUsers:\n")),
+        ("a user", format!("{MINIMAL}socket:\n  allowedUsers: [root, ~]\n")),
+        ("formats", format!("{MINIMAL}  decryptAlso:\n")),
+        ("addresses", format!("{TRANSIT_MINIMAL}  addresses:\n")),
+        ("an address", format!("{TRANSIT_MINIMAL}  addresses:\n  -\n")),
+        ("a format", format!("{TRANSIT_MINIMAL}  decryptAlso: ~\n")),
+    ] {
+        let environment = [("VAULT_ADDR", "http://127.0.0.1:8200")];
+        let error = parse_in(&content, &environment).expect_err(what).to_string();
+        assert!(error.ends_with(NO_VALUE), "{what}: {error}");
+    }
 }
 
 proptest! {
