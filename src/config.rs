@@ -193,6 +193,13 @@ const NO_VALUE: &str = "is there without a value: give one or remove the line";
 fn in_words(said: &str) -> String {
     // The position comes first in our messages.
     let said = said.rsplit_once(" at line ").map_or(said, |(message, _)| message);
+    // No key has anything but letters and digits: a colon was forgotten, and a value is part of the name.
+    if let Some((name, expected)) =
+        said.strip_prefix("unknown field `").and_then(|rest| rest.split_once("`, "))
+        && !name.chars().all(|c| c.is_ascii_alphanumeric())
+    {
+        return format!("an unknown key, {expected}");
+    }
     match said {
         "unexpected end of input" => "the file is empty".to_owned(),
         "expected mapping start" => "keys with values are expected here".to_owned(),

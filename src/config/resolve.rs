@@ -376,22 +376,27 @@ pub(super) fn not_empty(text: &str) -> Result<String, String> {
     if text.trim().is_empty() { Err("must not be empty".to_owned()) } else { Ok(text.to_owned()) }
 }
 
+/// What is said of what is no path. It is not repeated: it may be what belongs into the file, a token or a
+/// PIN.
+const NOT_A_PATH: &str = "is not an absolute path (a file is named here, never what is in it)";
+
+/// A file's path.
 pub(super) fn absolute(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
-    if path.is_absolute() { Ok(path) } else { Err(format!("{text:?} is not an absolute path")) }
+    if path.is_absolute() { Ok(path) } else { Err(NOT_A_PATH.to_owned()) }
 }
 
-/// A relative PIN file is a systemd credential.
+/// A relative PIN file is a systemd credential, which is there before we are.
 fn pin_file(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     if path.is_absolute() {
         return Ok(path);
     }
-    match std::env::var_os("CREDENTIALS_DIRECTORY") {
-        Some(directory) => Ok(PathBuf::from(directory).join(path)),
+    match std::env::var_os("CREDENTIALS_DIRECTORY").map(|of| PathBuf::from(of).join(path)) {
+        Some(file) if file.is_file() => Ok(file),
+        Some(_) => Err(format!("{NOT_A_PATH}, nor is there a systemd credential of that name")),
         None => Err(format!(
-            "{text:?} is not an absolute path (a relative one is a systemd credential, and \
-             CREDENTIALS_DIRECTORY is not set)"
+            "{NOT_A_PATH}; a relative one is a systemd credential, and CREDENTIALS_DIRECTORY is not set"
         )),
     }
 }

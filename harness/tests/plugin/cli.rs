@@ -109,6 +109,33 @@ fn status_asks_the_plugin_of_the_file_that_was_named() {
     assert!(code == 78 && said.contains("Is a directory"), "{said}");
 }
 
+/// A PIN where its file's name belongs could be the name of a credential: it is not repeated.
+#[test]
+fn a_pin_for_a_credential_is_not_repeated() {
+    let stage = Stage::new("credential");
+    let Some(token) = SoftHsm::with_key(&stage, "token", "kek", 1) else { return };
+    let config = Plugin::new(&stage, "plugin", &token);
+    let pin = stage.path("token/pin").display().to_string();
+    let config = config.replace(&pin, SoftHsm::PIN);
+    let check = |directory: Option<&std::path::Path>| {
+        let mut command = config.command(&["check", "--live", "--config"]);
+        command.arg(config.file()).env_remove("CREDENTIALS_DIRECTORY");
+        command.envs(directory.map(|directory| ("CREDENTIALS_DIRECTORY", directory)));
+        let output = command.output().unwrap();
+        (output.status.code().unwrap(), text(&output))
+    };
+    let credentials = stage.make_dir("credentials");
+    for directory in [None, Some(&*credentials)] {
+        let (code, said) = check(directory);
+        assert!(code == 78 && said.contains("pkcs11.pinFile: is not an absolute path"), "{said}");
+        assert!(!said.contains(SoftHsm::PIN), "{said}");
+    }
+    // Where there is one of that name, it is meant.
+    kleidi_harness::write_private(&credentials.join(SoftHsm::PIN), SoftHsm::PIN);
+    let (code, said) = check(Some(&credentials));
+    assert_eq!(code, 0, "{said}");
+}
+
 /// A flag wins over the environment, the environment over the file.
 #[test]
 fn flags_win_over_the_environment_and_that_over_the_file() {
