@@ -100,7 +100,6 @@ async fn serve_until_told(config: Config, wiring: Wiring) -> Exit {
             return Exit::Socket;
         }
     };
-    info!(address = %config.listen, "listening");
     let (provider, monitor) = Provider::new(backend, random, config.health);
     let monitor = tokio::spawn(monitor.run());
     tokio::spawn(async move {
