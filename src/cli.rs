@@ -18,7 +18,7 @@ mod tests;
 use crate::backend::pkcs11::Pkcs11;
 use crate::backend::transit::Transit;
 use crate::backend::{Backend, BackendError, ErrorKind};
-use crate::config::{DEFAULT_FILE, Kms, LogFormat, LogLevel};
+use crate::config::{Kms, LogFormat, LogLevel};
 use crate::hardening;
 use crate::random::OsRandom;
 use crate::socket::Address;
@@ -112,12 +112,10 @@ enum Command {
 
 #[derive(Debug, Clone, clap::Args)]
 struct ConfigArgs {
-    /// The configuration file; the Go kleidi's JSON is understood, too.
-    #[arg(
-        short, long, alias = "configfile", value_name = "FILE",
-        env = "KLEIDI_CONFIG", default_value = DEFAULT_FILE
-    )]
-    config: PathBuf,
+    /// The configuration, or the Go kleidi's JSON [default: /etc/kleidi/kleidi.yaml].
+    // No default for clap: what was named has to be there.
+    #[arg(short, long, alias = "configfile", value_name = "FILE", env = "KLEIDI_CONFIG")]
+    config: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, clap::Args)]

@@ -4,11 +4,12 @@
 //! touched, and everything that is wrong is said at once, with file, line, column and key.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 mod environment;
 mod error;
+mod file;
 mod legacy;
 mod raw;
 mod resolve;
@@ -21,7 +22,8 @@ use crate::backend::{pkcs11, transit};
 use crate::provider::Health;
 use crate::socket::{Access, Address, DEFAULT_MODE};
 pub use environment::{Environment, Remarks};
-pub use error::{ConfigError, Problem};
+pub use error::{ConfigError, LoadError, Problem};
+use file::Source;
 pub use resolve::parse_cka_id;
 
 /// Where the configuration is, unless told otherwise.
@@ -30,12 +32,11 @@ pub const DEFAULT_FILE: &str = "/etc/kleidi/kleidi.yaml";
 /// Where the plugin listens, unless told otherwise.
 pub const DEFAULT_LISTEN: &str = "/run/kleidi/kms.sock";
 
-/// Longest configuration file in bytes.
-const FILE_BYTES_MAX: u64 = 256 * 1024;
-
 /// A configuration without a fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
+    /// The file that says so.
+    pub file: PathBuf,
     /// Where to listen.
     pub listen: Address,
     /// Who may connect.
@@ -117,10 +118,11 @@ pub struct Overrides {
 
 impl Config {
     /// The defaults, for the keys that are there.
-    fn with(kms: Kms) -> Self {
+    fn with(file: &Path, kms: Kms) -> Self {
         let users = BTreeSet::from([0, nix::unistd::geteuid().as_raw()]);
         let (period, stale_after) = (Duration::from_secs(10), Duration::from_secs(30));
         Self {
+            file: file.to_owned(),
             listen: Address::Path(DEFAULT_LISTEN.into()),
             access: Access { mode: DEFAULT_MODE, owner: None, group: None, users },
             kms,
@@ -133,20 +135,31 @@ impl Config {
         }
     }
 
-    /// Reads and checks a file. Where there is none at [`DEFAULT_FILE`], the Go kleidi's default does,
-    /// too.
-    pub fn load(path: &Path, overrides: &Overrides) -> Result<Self, ConfigError> {
-        let go = Path::new(legacy::DEFAULT_FILE);
-        let path = match path {
-            path if path == Path::new(DEFAULT_FILE) && !path.exists() && go.exists() => go,
-            path => path,
-        };
-        let fail = |message: String| {
-            let file = Some(path.to_owned());
-            ConfigError(vec![Problem { file, position: None, key: String::new(), message }])
-        };
-        let content = read(path).map_err(fail)?;
-        Self::parse(path, &content, overrides, &Environment::of_process())
+    /// Reads and checks the file that was named.
+    ///
+    /// If none was, that is the one at [`DEFAULT_FILE`]; and if there is none, the Go kleidi's default,
+    /// with a warning.
+    pub fn load(named: Option<&Path>, overrides: &Overrides) -> Result<Self, LoadError> {
+        let Source { path, content, stands_in } = Source::open(named)?;
+        let mut config = Self::parse(&path, &content, overrides, &Environment::of_process())?;
+        if stands_in {
+            let what = format!("there is no {DEFAULT_FILE}: {} stands in for it", path.display());
+            config.remarks.warnings.insert(0, what);
+        }
+        Ok(config)
+    }
+
+    /// Where a plugin listens that runs with the file that was named, or else with that of the usual
+    /// place.
+    ///
+    /// For one who asks that plugin, and has neither its environment nor its credentials: no more of the
+    /// file is resolved.
+    pub fn address(named: Option<&Path>) -> Result<Address, LoadError> {
+        let Source { path, content, .. } = Source::open(named)?;
+        if let Some(object) = legacy::recognise(&content) {
+            return Ok(legacy::resolve(&path, &object, &Overrides::default())?.listen);
+        }
+        Ok(resolve::address(&path, &read(&path, &content)?)?)
     }
 
     /// Checks the content of a file; `path` is for the messages.
@@ -159,23 +172,38 @@ impl Config {
         if let Some(object) = legacy::recognise(content) {
             return legacy::resolve(path, &object, overrides);
         }
-        let file = serde_saphyr::from_str(content).map_err(|error| {
-            let position = error.location().map(|at| (at.line(), at.column()));
-            let message = in_words(&error.without_snippet().to_string());
-            let file = Some(path.to_owned());
-            ConfigError(vec![Problem { file, position, key: String::new(), message }])
-        })?;
-        resolve::resolve(path, &file, overrides, environment)
+        resolve::resolve(path, &read(path, content)?, overrides, environment)
     }
 }
+
+/// The names and texts in a file.
+fn read(path: &Path, content: &str) -> Result<raw::File, ConfigError> {
+    serde_saphyr::from_str(content).map_err(|error| {
+        let position = error.location().map(|at| (at.line(), at.column()));
+        let message = in_words(&error.without_snippet().to_string());
+        let file = Some(path.to_owned());
+        ConfigError(vec![Problem { file, position, key: String::new(), message }])
+    })
+}
+
+/// What is said of a key with nothing, `~` or `null` behind it.
+const NO_VALUE: &str = "is there without a value: give one or remove the line";
 
 /// What the YAML library says, for somebody who does not program with it.
 fn in_words(said: &str) -> String {
     // The position comes first in our messages.
     let said = said.rsplit_once(" at line ").map_or(said, |(message, _)| message);
+    // No key has anything but letters and digits: a colon was forgotten, and a value is part of the name.
+    if let Some((name, expected)) =
+        said.strip_prefix("unknown field `").and_then(|rest| rest.split_once("`, "))
+        && !name.chars().all(|c| c.is_ascii_alphanumeric())
+    {
+        return format!("an unknown key, {expected}");
+    }
     match said {
         "unexpected end of input" => "the file is empty".to_owned(),
         "expected mapping start" => "keys with values are expected here".to_owned(),
+        said if said.starts_with("cannot deserialize null into string") => NO_VALUE.to_owned(),
         "expected string scalar" => "a single value is expected here".to_owned(),
         said if said.starts_with("multiple YAML documents") => {
             "a second document begins here; one is expected".to_owned()
@@ -184,19 +212,5 @@ fn in_words(said: &str) -> String {
             Some(rest) => format!("{} is there twice", rest.split(',').next().unwrap_or(rest)),
             None => said.to_owned(),
         },
-    }
-}
-
-fn read(path: &Path) -> Result<String, String> {
-    use std::io::Read as _;
-    let mut content = String::new();
-    let file = std::fs::File::open(path).map_err(|error| format!("cannot be opened: {error}"))?;
-    file.take(FILE_BYTES_MAX + 1)
-        .read_to_string(&mut content)
-        .map_err(|error| format!("cannot be read: {error}"))?;
-    if u64::try_from(content.len()).is_ok_and(|bytes| bytes <= FILE_BYTES_MAX) {
-        Ok(content)
-    } else {
-        Err(format!("is longer than {FILE_BYTES_MAX} bytes"))
     }
 }

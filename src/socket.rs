@@ -59,17 +59,13 @@ impl Listener {
     ///
     /// Needs a tokio runtime.
     pub fn open(address: &Address, access: &Access) -> Result<Self, SocketError> {
-        let (listener, claim) = match from_systemd()? {
-            Some(listener) => {
-                info!("listening on the socket that systemd handed over");
-                if access.mode != DEFAULT_MODE || access.owner.is_some() || access.group.is_some() {
-                    warn!(
-                        "socket.mode, owner and group have no effect on it: set them in its unit"
-                    );
-                }
-                (listener, None)
-            }
-            None => bind(address, access)?,
+        let (listener, claim) = if let Some(listener) = from_systemd()? {
+            announce(&listener, address, access);
+            (listener, None)
+        } else {
+            let bound = bind(address, access)?;
+            info!(%address, "listening");
+            bound
         };
         let io =
             |source| SocketError::Io { attempted: "listen on", path: address.to_string(), source };
@@ -143,6 +139,24 @@ fn bind(address: &Address, access: &Access) -> Result<(StdListener, Option<Claim
             let path = address.to_string();
             Err(SocketError::Io { attempted: "listen on", path, source })
         }
+    }
+}
+
+/// Says which socket systemd handed over, and what of the configuration has no effect on it.
+fn announce(handed_over: &StdListener, address: &Address, access: &Access) {
+    let name = handed_over.local_addr().ok().and_then(|name| Address::of(&name));
+    info!(
+        address = name.as_ref().map(tracing::field::display),
+        "listening on the socket that systemd handed over"
+    );
+    if name.as_ref() != Some(address) {
+        warn!(
+            listen = %address,
+            "socket.listen has no effect on it: it says only where kleidi status looks"
+        );
+    }
+    if access.mode != DEFAULT_MODE || access.owner.is_some() || access.group.is_some() {
+        warn!("socket.mode, owner and group have no effect on it: set them in its unit");
     }
 }
 

@@ -20,12 +20,11 @@ const EXAMINE_TIMEOUT: Duration = Duration::from_secs(15);
 const PLAINTEXT: &[u8] = b"0123456789abcdef0123456789abcdef";
 
 pub(super) fn run(args: &CheckArgs) -> Exit {
-    let file = &args.config.config;
-    let config = match Config::load(file, &Overrides::default()) {
+    let config = match Config::load(args.config.config.as_deref(), &Overrides::default()) {
         Ok(config) => config,
         Err(error) => return complain(&error, Exit::Config),
     };
-    say(&format!("{}: the configuration is right", file.display()));
+    say(&format!("{}: the configuration is right", config.file.display()));
     for taken in &config.remarks.taken {
         say(&format!("  {taken}"));
     }

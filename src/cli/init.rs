@@ -14,7 +14,7 @@ use crate::random::OsRandom;
 const SO_PIN_FILE: &str = "so-pin";
 
 pub(super) fn run(args: &InitArgs) -> Exit {
-    let config = match Config::load(&args.config.config, &Overrides::default()) {
+    let config = match Config::load(args.config.config.as_deref(), &Overrides::default()) {
         Ok(config) => config,
         Err(error) => return complain(&error, Exit::Config),
     };
@@ -35,6 +35,9 @@ pub(super) fn run(args: &InitArgs) -> Exit {
         }
         Kms::Pkcs11(settings) => settings,
     };
+    for warning in &config.remarks.warnings {
+        say(&format!("warning: {warning}"));
+    }
     let beside = match &settings.pin {
         PinSource::File(file) | PinSource::LegacyJson(file) => file.with_file_name(SO_PIN_FILE),
     };

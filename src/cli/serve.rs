@@ -25,7 +25,7 @@ pub(super) fn run(args: &ServeArgs, wiring: Wiring, hardened: &hardening::Lackin
         log_level: args.log_level.or(args.debugmode.unwrap_or(false).then_some(LogLevel::Debug)),
         log_format: args.log_format,
     };
-    let config = match Config::load(&args.config.config, &overrides) {
+    let config = match Config::load(args.config.config.as_deref(), &overrides) {
         Ok(config) => config,
         Err(error) => return complain(&error, Exit::Config),
     };
@@ -58,6 +58,7 @@ fn announce(config: &Config) {
     let access = &config.access;
     info!(
         version = super::VERSION,
+        file = %config.file.display(),
         listen = %config.listen,
         mode = format_args!("{:04o}", access.mode),
         owner = ?access.owner,
@@ -99,7 +100,6 @@ async fn serve_until_told(config: Config, wiring: Wiring) -> Exit {
             return Exit::Socket;
         }
     };
-    info!(address = %config.listen, "listening");
     let (provider, monitor) = Provider::new(backend, random, config.health);
     let monitor = tokio::spawn(monitor.run());
     tokio::spawn(async move {

@@ -6,16 +6,16 @@ use tokio::net::UnixStream;
 use tonic::Request;
 
 use super::{Exit, StatusArgs, complain, say};
-use crate::config::{Config, DEFAULT_LISTEN, Overrides};
+use crate::config::{Config, DEFAULT_LISTEN, LoadError};
 use crate::service::HEALTHZ_OK;
 use crate::socket::Address;
 use kleidi_proto::kms::{StatusRequest, StatusResponse};
 
 pub(super) fn run(args: &StatusArgs) -> Exit {
-    let configured = || Config::load(&args.config.config, &Overrides::default());
-    // A probe often may not read the configuration: then the socket is taken to be at its usual place.
-    let address = args.socket.clone().or_else(|| configured().ok().map(|config| config.listen));
-    let address = address.unwrap_or_else(|| Address::Path(DEFAULT_LISTEN.into()));
+    let address = match args.socket.clone().map_or_else(|| configured(args), Ok) {
+        Ok(address) => address,
+        Err(error) => return complain(&error, Exit::Config),
+    };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return complain(&error, Exit::Failure),
@@ -33,6 +33,19 @@ pub(super) fn run(args: &StatusArgs) -> Exit {
             if status.healthz == HEALTHZ_OK { Exit::Ok } else { Exit::Unavailable }
         }
         Err(error) => complain(&error, Exit::Unavailable),
+    }
+}
+
+/// Where the configuration says that the plugin listens.
+fn configured(args: &StatusArgs) -> Result<Address, LoadError> {
+    let named = args.config.config.as_deref();
+    match Config::address(named) {
+        // A probe often may not read the configuration: then the socket is taken to be at its usual
+        // place. But whoever names a file asks its plugin, and no other.
+        Err(error) if named.is_none() && error.is_out_of_reach() => {
+            Ok(Address::Path(DEFAULT_LISTEN.into()))
+        }
+        address => address,
     }
 }
 

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use clap::{CommandFactory as _, Parser as _};
 
 use super::{Cli, args};
+use crate::config::DEFAULT_FILE;
 
 fn parse(args: &[&str]) -> Result<Cli, clap::Error> {
     let args = std::iter::once(&"kleidi").chain(args).map(OsString::from);
@@ -21,6 +22,7 @@ fn the_help_of_every_command() {
         let _ = write!(help, "\n\n===== {}\n\n", subcommand.get_name());
         help += &subcommand.render_long_help().to_string();
     }
+    assert_eq!(help.matches(&format!("[default: {DEFAULT_FILE}]")).count(), 5);
     insta::assert_snapshot!(help);
 }
 
@@ -42,12 +44,14 @@ fn the_go_kleidis_flags_are_understood() {
     .unwrap();
     let listen = cli.serve.listen.unwrap();
     assert_eq!(listen.to_string(), "unix:///tmp/kleidi/kleidi-kms-plugin.socket");
-    assert_eq!(cli.serve.config.config.to_str(), Some("/opt/kleidi/config.json"));
+    assert_eq!(cli.serve.config.config, Some("/opt/kleidi/config.json".into()));
     assert_eq!(cli.serve.debugmode, Some(true));
     assert_eq!(parse(&["-debugmode"]).unwrap().serve.debugmode, Some(true));
     assert_eq!(parse(&["-debugmode=false"]).unwrap().serve.debugmode, Some(false));
     // A short flag of ours is not mistaken for one of them.
-    assert_eq!(parse(&["-c", "/x"]).unwrap().serve.config.config.to_str(), Some("/x"));
+    assert_eq!(parse(&["-c", "/x"]).unwrap().serve.config.config, Some("/x".into()));
+    // Without -configfile none is named, not even by clap: the Go kleidi's default may stand in.
+    assert_eq!(parse(&["-provider", "softhsm"]).unwrap().serve.config.config, None);
     assert!(parse(&["-provider", "hvault"]).is_err());
     assert!(parse(&["--listen-addr", "@x"]).is_ok());
     assert!(parse(&["--listen-address", "@x"]).is_ok());
@@ -68,7 +72,10 @@ fn the_documents_commands_exist() {
     for name in DOCUMENTS {
         let text = document(name);
         let blocks = text.split("```").skip(1).step_by(2).filter(|block| block.starts_with("sh\n"));
-        let inline = text.split('`').filter(|code| code.starts_with("as-kleidi kleidi "));
+        // With dots for whatever is behind it, it stands for all of them.
+        let inline = text
+            .split('`')
+            .filter(|code| code.starts_with("as-kleidi kleidi ") && !code.ends_with('…'));
         for line in blocks.flat_map(str::lines).chain(inline) {
             let line = line.split(['#', '|', '>']).next().unwrap();
             let words: Vec<_> = line.split_whitespace().collect();

@@ -1,7 +1,7 @@
 //! What is wrong with a configuration, and where.
 
-use std::fmt;
 use std::path::PathBuf;
+use std::{fmt, io};
 
 /// One thing that is wrong.
 ///
@@ -38,3 +38,28 @@ impl fmt::Display for Problem {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
 pub struct ConfigError(pub Vec<Problem>);
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file cannot be read.
+    #[error("{}: cannot be read: {source}", path.display())]
+    Unread {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// What is in it is wrong.
+    #[error(transparent)]
+    Wrong(#[from] ConfigError),
+}
+
+impl LoadError {
+    /// Whether the file is not there, or not for us to read.
+    #[must_use]
+    pub fn is_out_of_reach(&self) -> bool {
+        use io::ErrorKind::{NotFound, PermissionDenied};
+        matches!(self, Self::Unread { source, .. } if matches!(source.kind(), NotFound | PermissionDenied))
+    }
+}

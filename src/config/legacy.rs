@@ -92,7 +92,7 @@ pub(super) fn resolve(
     let pin = PinSource::LegacyJson(path.to_owned());
     let mut pkcs11 = Settings::new(module.into(), token, key, pin);
     pkcs11.foreign.push(ForeignFormat { plugin, key_label });
-    let default = Config::with(Kms::Pkcs11(pkcs11));
+    let default = Config::with(path, Kms::Pkcs11(pkcs11));
     Ok(Config {
         listen: overrides.listen.clone().unwrap_or(Address::Path(DEFAULT_LISTEN.into())),
         log_level: overrides.log_level.unwrap_or(default.log_level),

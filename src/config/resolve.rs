@@ -9,7 +9,7 @@ use nix::unistd::{Gid, Group, Uid, User};
 use super::environment::{Environment, Remarks};
 use super::error::{ConfigError, Problem};
 use super::raw::{self, Text};
-use super::{Config, Kms, LogFormat, LogLevel, Overrides};
+use super::{Config, DEFAULT_LISTEN, Kms, LogFormat, LogLevel, Overrides};
 use crate::backend::pkcs11::{
     ForeignFormat, KeySelector, PinSource, Plugin, Settings, TokenSelector, Uri,
 };
@@ -38,12 +38,9 @@ pub(super) fn resolve(
     overrides: &Overrides,
     environment: &Environment,
 ) -> Result<Config, ConfigError> {
-    let (problems, remarks) = (Vec::new(), Remarks::default());
-    let mut r = Resolver { file: path, environment, problems, remarks };
-    r.exactly("apiVersion", &file.api_version, API_VERSION);
-    r.exactly("kind", &file.kind, KIND);
+    let mut r = Resolver::of(path, file, environment);
     let Some(kms) = r.kms(file) else { return Err(ConfigError(r.problems)) };
-    let default = Config::with(kms);
+    let default = Config::with(path, kms);
     let (listen, access) = r.socket(&file.socket, default.listen, default.access);
     let health = r.health(&file.health, default.health);
     let level = r.choice("log.level", file.log.level.as_ref(), &LogLevel::ALL);
@@ -59,6 +56,7 @@ pub(super) fn resolve(
         return Err(ConfigError(r.problems));
     }
     Ok(Config {
+        file: default.file,
         listen: overrides.listen.clone().unwrap_or(listen),
         access,
         kms: default.kms,
@@ -71,7 +69,28 @@ pub(super) fn resolve(
     })
 }
 
-impl Resolver<'_> {
+/// What a file says of the plugin's address, whatever else is in it.
+pub(super) fn address(path: &Path, file: &raw::File) -> Result<Address, ConfigError> {
+    let environment = Environment::default();
+    let mut r = Resolver::of(path, file, &environment);
+    let listen = r.listen(&file.socket);
+    if r.problems.is_empty() {
+        Ok(listen.unwrap_or_else(|| Address::Path(DEFAULT_LISTEN.into())))
+    } else {
+        Err(ConfigError(r.problems))
+    }
+}
+
+impl<'a> Resolver<'a> {
+    /// Begins with what kind of file it is.
+    fn of(path: &'a Path, file: &raw::File, environment: &'a Environment) -> Self {
+        let (problems, remarks) = (Vec::new(), Remarks::default());
+        let mut r = Self { file: path, environment, problems, remarks };
+        r.exactly("apiVersion", &file.api_version, API_VERSION);
+        r.exactly("kind", &file.kind, KIND);
+        r
+    }
+
     pub(super) fn problem(&mut self, key: &str, at: Option<&Text>, message: impl Into<String>) {
         self.problems.push(Problem {
             file: Some(self.file.to_owned()),
@@ -192,17 +211,19 @@ impl Resolver<'_> {
         self.parsed(key, text, absolute)
     }
 
+    fn listen(&mut self, socket: &raw::Socket) -> Option<Address> {
+        self.parsed("socket.listen", socket.listen.as_ref(), |text| {
+            text.parse::<Address>().map_err(|error| error.to_string())
+        })
+    }
+
     fn socket(
         &mut self,
         socket: &raw::Socket,
         listen: Address,
         access: Access,
     ) -> (Address, Access) {
-        let listen = self
-            .parsed("socket.listen", socket.listen.as_ref(), |text| {
-                text.parse::<Address>().map_err(|error| error.to_string())
-            })
-            .unwrap_or(listen);
+        let listen = self.listen(socket).unwrap_or(listen);
         let mode =
             self.parsed("socket.mode", socket.mode.as_ref(), |text| {
                 match u32::from_str_radix(text, 8) {
@@ -355,22 +376,27 @@ pub(super) fn not_empty(text: &str) -> Result<String, String> {
     if text.trim().is_empty() { Err("must not be empty".to_owned()) } else { Ok(text.to_owned()) }
 }
 
+/// What is said of what is no path. It is not repeated: it may be what belongs into the file, a token or a
+/// PIN.
+const NOT_A_PATH: &str = "is not an absolute path (a file is named here, never what is in it)";
+
+/// A file's path.
 pub(super) fn absolute(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
-    if path.is_absolute() { Ok(path) } else { Err(format!("{text:?} is not an absolute path")) }
+    if path.is_absolute() { Ok(path) } else { Err(NOT_A_PATH.to_owned()) }
 }
 
-/// A relative PIN file is a systemd credential.
+/// A relative PIN file is a systemd credential, which is there before we are.
 fn pin_file(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     if path.is_absolute() {
         return Ok(path);
     }
-    match std::env::var_os("CREDENTIALS_DIRECTORY") {
-        Some(directory) => Ok(PathBuf::from(directory).join(path)),
+    match std::env::var_os("CREDENTIALS_DIRECTORY").map(|of| PathBuf::from(of).join(path)) {
+        Some(file) if file.is_file() => Ok(file),
+        Some(_) => Err(format!("{NOT_A_PATH}, nor is there a systemd credential of that name")),
         None => Err(format!(
-            "{text:?} is not an absolute path (a relative one is a systemd credential, and \
-             CREDENTIALS_DIRECTORY is not set)"
+            "{NOT_A_PATH}; a relative one is a systemd credential, and CREDENTIALS_DIRECTORY is not set"
         )),
     }
 }

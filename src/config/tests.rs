@@ -11,6 +11,8 @@ const EXAMPLE: &str = include_str!("../../configuration/kleidi.example.yaml");
 
 const TRANSIT: &str = include_str!("../../configuration/vault/kleidi.yaml");
 
+const API: &str = "kleidi.beezy.dev/v1";
+
 const MINIMAL: &str = "\
 apiVersion: kleidi.beezy.dev/v1
 kind: PluginConfiguration
@@ -354,6 +356,9 @@ fn faults_of_transit_are_said_precisely() {
         ("no address", transit_with("  addresses: []\n")),
         ("no authority", transit_with("  addresses: ['https://vault']\n")),
         ("a bad address", transit_with("  addresses: ['https://vault/v1', vault]\n")),
+        ("another scheme", transit_with("  addresses: ['unix:///x', 'ftp://vault', '/x']\n")),
+        ("a password", transit_with("  addresses: ['https://user:word@vault:8200']\n")),
+        ("no such port", transit_with("  addresses: ['https://a:82000', 'https://b:']\n")),
         ("a bad name", transit_with("  serverName: https://vault\n  namespace: a/../b\n")),
         ("a key alone", transit_with("  keyFile: /client.key\n")),
         (
@@ -408,6 +413,133 @@ fn faults_of_transit_are_said_precisely() {
         let _ = writeln!(said, "--- {what}\n{error}\n");
     }
     insta::assert_snapshot!(said);
+}
+
+/// A key with nothing behind it is most likely a template that was not filled in: it does not count as
+/// absent.
+#[test]
+fn a_key_without_a_value_is_refused_with_its_place() {
+    let mut seen = 0;
+    for example in [whole_example(), uncommented(TRANSIT)] {
+        let lines: Vec<_> = example.lines().collect();
+        for (at, line) in lines.iter().enumerate() {
+            let Some((key, value)) = line.split_once(':') else { continue };
+            let other =
+                line.trim_start().starts_with('#') || key.contains('{') || key.contains("http");
+            if other || value.trim_start().is_empty() {
+                continue;
+            }
+            for nothing in ["", " ~", " null", " # nothing"] {
+                let mut lines = lines.clone();
+                let line = format!("{key}:{nothing}");
+                lines[at] = &line;
+                let error = parse(&lines.join("\n")).expect_err(&line).to_string();
+                let (place, said) = error.split_once(' ').unwrap();
+                let on_the_line = place.starts_with(&format!("kleidi.yaml:{}:", at + 1));
+                assert!(on_the_line, "{line}: {error}");
+                assert_eq!(said, NO_VALUE, "{line}");
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 100, "only {seen} were tried");
+    for section in ["socket", "health", "log", "pkcs11", "transit", "shutdownGrace", "lockMemory"] {
+        let content = format!("apiVersion: {API}\nkind: PluginConfiguration\n{section}:\n");
+        let error = parse(&content).expect_err(section).to_string();
+        assert!(error.starts_with("kleidi.yaml:3:"), "{section}: {error}");
+        assert!(error.ends_with(NO_VALUE), "{section}: {error}");
+    }
+    for (what, content) in [
+        ("users", format!("{MINIMAL}socket:\n  allowedUsers:\n")),
+        ("a user", format!("{MINIMAL}socket:\n  allowedUsers: [root, ~]\n")),
+        ("formats", format!("{MINIMAL}  decryptAlso:\n")),
+        ("addresses", format!("{TRANSIT_MINIMAL}  addresses:\n")),
+        ("an address", format!("{TRANSIT_MINIMAL}  addresses:\n  -\n")),
+        ("a format", format!("{TRANSIT_MINIMAL}  decryptAlso: ~\n")),
+    ] {
+        let environment = [("VAULT_ADDR", "http://127.0.0.1:8200")];
+        let error = parse_in(&content, &environment).expect_err(what).to_string();
+        assert!(error.ends_with(NO_VALUE), "{what}: {error}");
+    }
+}
+
+/// What belongs into a file, and is put where the file's name belongs, does not come out in the error.
+#[test]
+fn a_secret_in_the_wrong_place_is_not_repeated() {
+    let pkcs11 = |key: &str, value: &str| {
+        let line = MINIMAL.lines().find(|line| line.contains(&format!(" {key}: "))).unwrap();
+        MINIMAL.replace(line, &format!("  {key}: {value}"))
+    };
+    let transit = |keys: &str| format!("{TRANSIT_MINIMAL}  certificateFile: /c\n{keys}\n");
+    let auth = |keys: &str| TRANSIT_MINIMAL.replace("method: certificate", keys);
+    for secret in ["canary", "hvs.canary", "\"-----BEGIN PRIVATE KEY-----\\ncanary\\n\""] {
+        for (key, content) in [
+            ("pinFile", pkcs11("pinFile", secret)),
+            ("module", pkcs11("module", secret)),
+            ("caFile", transit(&format!("  caFile: {secret}"))),
+            ("keyFile", transit(&format!("  keyFile: {secret}"))),
+            ("certificateFile", format!("{TRANSIT_MINIMAL}  certificateFile: {secret}\n")),
+            ("tokenFile", auth(&format!("method: token, tokenFile: {secret}"))),
+            ("jwtFile", auth(&format!("method: jwt, role: r, jwtFile: {secret}"))),
+            (
+                "roleIdFile",
+                auth(&format!("method: appRole, secretIdFile: /s, roleIdFile: {secret}")),
+            ),
+            (
+                "secretIdFile",
+                auth(&format!("method: appRole, roleIdFile: /r, secretIdFile: {secret}")),
+            ),
+            (
+                "wrappedSecretIdFile",
+                auth(&format!("method: appRole, roleIdFile: /r, wrappedSecretIdFile: {secret}")),
+            ),
+        ] {
+            let error = parse(&content).expect_err(key).to_string();
+            assert!(error.contains(&format!(".{key}: is not an absolute path")), "{key}: {error}");
+            assert!(!error.contains("canary"), "{key}: {error}");
+        }
+    }
+    // Nor by who only reads YAML.
+    for content in [
+        pkcs11("pinFile", "[canary]"),
+        pkcs11("pinFile", "{canary: canary}"),
+        pkcs11("pinFile", "\"canary"),
+        pkcs11("pinFile", "*canary"),
+        pkcs11("pinFile", "!!int canary"),
+        pkcs11("pinFile", "/pin\n  canary"),
+        MINIMAL.replace("pinFile: /etc", "pinFile:canary /etc"),
+        auth("method: token, tokenFile hvs.canary"),
+        TRANSIT_MINIMAL.replace("{method: certificate}", "hvs.canary"),
+    ] {
+        let error = parse(&content).expect_err(&content).to_string();
+        assert!(!error.contains("canary"), "{content}: {error}");
+    }
+}
+
+#[test]
+fn a_secret_in_an_address_or_a_variable_is_not_repeated() {
+    for address in [
+        "https://user:canary@vault:8200",
+        "https://canary@vault",
+        "https://vault/canary",
+        "https://vault:canary",
+        "https://vault?token=canary",
+        "hvs.canary",
+    ] {
+        let content = format!("{TRANSIT_MINIMAL}  addresses: ['{address}', '{address}']\n");
+        let error = parse(&content).expect_err(address).to_string();
+        assert!(error.contains("kleidi.yaml:6:15: transit.addresses: "), "{error}");
+        assert!(!error.contains("canary"), "{error}");
+        let error = parse_in(TRANSIT_MINIMAL, &[("VAULT_ADDR", address)]).expect_err(address);
+        assert!(error.to_string().starts_with("VAULT_ADDR: "), "{error}");
+        assert!(!error.to_string().contains("canary"), "{error}");
+    }
+    for variable in ["BAO_CLIENT_KEY", "BAO_CLIENT_CERT", "VAULT_CACERT"] {
+        let pem = "-----BEGIN PRIVATE KEY-----\ncanary\n";
+        let error = parse_in(TRANSIT_MINIMAL, &[(variable, pem)]).unwrap_err().to_string();
+        assert!(error.contains(&format!("{variable}: is not an absolute path")), "{error}");
+        assert!(!error.contains("canary"), "{error}");
+    }
 }
 
 proptest! {

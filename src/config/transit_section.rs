@@ -101,11 +101,7 @@ impl Resolver<'_> {
         for (at, text) in transit.addresses.iter().flatten().enumerate() {
             let earlier = transit.addresses.iter().flatten().take(at);
             if earlier.into_iter().any(|other| same_server(&other.value, &text.value)) {
-                self.problem(
-                    KEY,
-                    Some(text),
-                    format!("{} is there twice; name each node once", text.value),
-                );
+                self.problem(KEY, Some(text), "is there twice; name each node once");
             }
         }
         for address in addresses.iter().filter(|address| goes_in_clear(address)) {
@@ -145,21 +141,36 @@ impl Resolver<'_> {
     }
 }
 
-/// `https://host:port`, without a slash at the end.
+/// `https://host:port`, without a slash at the end. What is none is not repeated: there may be a
+/// password or a token in it.
 fn address(text: &str) -> Result<String, String> {
+    let wrong = |why: &str| Err(format!("{why}; an address is such as https://vault.example:8200"));
     let address = text.trim_end_matches('/');
-    let right = |uri: &http::Uri| {
-        matches!(uri.scheme_str(), Some("http" | "https"))
-            && uri.host().is_some_and(|host| !host.is_empty())
-            && matches!(uri.path(), "" | "/")
-            && uri.query().is_none()
-            && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
+    // A fragment is not part of what is parsed.
+    let uri = match address.parse::<http::Uri>() {
+        Ok(uri) if !address.contains('#') => uri,
+        _ => return wrong("cannot be read"),
     };
-    match address.parse() {
-        // A fragment is not part of what is parsed.
-        Ok(uri) if right(&uri) && !address.contains('#') => Ok(address.to_owned()),
-        _ => Err(format!("{text:?} is not an address such as https://vault.example:8200")),
+    let Some(authority) = uri.authority() else { return wrong("names no server") };
+    if authority.as_str().contains('@') {
+        return wrong("has a user or a password in it, which belong to transit.auth");
     }
+    if !matches!(uri.scheme_str(), Some("http" | "https")) || authority.host().is_empty() {
+        return wrong("does not begin with https:// or http://");
+    }
+    if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
+        return wrong("has a path behind the server's name");
+    }
+    match authority.as_str().strip_prefix(authority.host()) {
+        Some(port) if port.is_empty() || is_port(port) => Ok(address.to_owned()),
+        _ => wrong("has a port that is not a number from 1 to 65535"),
+    }
+}
+
+/// `:1` to `:65535`. Whoever reads an address takes the scheme's own port for anything else.
+fn is_port(text: &str) -> bool {
+    let digits = text.strip_prefix(':').filter(|port| port.bytes().all(|c| c.is_ascii_digit()));
+    digits.is_some_and(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
 }
 
 /// Whether two addresses are spellings of one.
@@ -225,7 +236,15 @@ mod tests {
 
     #[test]
     fn addresses_and_names() {
-        for good in ["https://vault:8200", "http://127.0.0.1:8200/", "https://[::1]:8200"] {
+        for good in [
+            "https://vault:8200",
+            "http://127.0.0.1:8200/",
+            "https://[::1]:8200",
+            "https://[::1]",
+            "https://vault",
+            "https://vault:1",
+            "https://vault:65535",
+        ] {
             assert!(address(good).is_ok(), "{good}");
         }
         for bad in [
@@ -235,6 +254,16 @@ mod tests {
             "https://vault/v1",
             "https://u:p@vault",
             "https://vault#x",
+            "https://vault?x",
+            "https://vault:",
+            "https://vault:/",
+            "https://[::1]:",
+            "https://vault:0",
+            "https://vault:82000",
+            "https://vault:8200:8200",
+            "https://vault:+8200",
+            "https://vault:x",
+            "https://:8200",
             "",
         ] {
             assert!(address(bad).is_err(), "{bad}");

@@ -1,6 +1,8 @@
 //! Where the plugin listens, in the notation of kube-apiserver's `endpoint`.
 
 use std::fmt;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -63,6 +65,14 @@ impl FromStr for Address {
 }
 
 impl Address {
+    /// That of a bound socket; `None` if it has no name, or one that is no text.
+    pub(super) fn of(socket: &SocketAddr) -> Option<Self> {
+        match socket.as_abstract_name() {
+            Some(name) => Some(Self::Abstract(String::from_utf8(name.to_vec()).ok()?)),
+            None => socket.as_pathname().map(|path| Self::Path(path.to_owned())),
+        }
+    }
+
     /// The path, unless it is abstract.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
@@ -119,6 +129,23 @@ mod tests {
         }
         assert!(format!("/{}", "a".repeat(106)).parse::<Address>().is_ok());
         assert!(format!("/{}", "a".repeat(107)).parse::<Address>().is_err());
+    }
+
+    #[test]
+    fn a_bound_socket_has_the_address_that_it_was_bound_to() {
+        use std::os::unix::net::UnixListener;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("kms.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        assert_eq!(Address::of(&listener.local_addr().unwrap()), Some(Address::Path(path)));
+        for (name, wanted) in [
+            (format!("kleidi-{}", std::process::id()).into_bytes(), true),
+            (vec![0xff, b'k'], false),
+        ] {
+            let bound = SocketAddr::from_abstract_name(&name).unwrap();
+            let name = String::from_utf8(name).ok().filter(|_| wanted);
+            assert_eq!(Address::of(&bound), name.map(Address::Abstract));
+        }
     }
 
     proptest! {

@@ -4,7 +4,7 @@ use std::process::Output;
 
 use kleidi_harness::{Plugin, SoftHsm, Stage};
 
-use crate::{running, wait_outage};
+use crate::{running, wait_healthy, wait_outage};
 
 fn text(output: &Output) -> String {
     format!(
@@ -37,6 +37,7 @@ fn exit_codes_tell_whose_fault_it_is() {
         (&["check", "--config", "/nonexistent.yaml"], 78),
         (&["serve", "--config", "/nonexistent.yaml"], 78),
         (&["init", "--config", "/nonexistent.yaml"], 78),
+        (&["status", "--config", "/nonexistent.yaml"], 78),
         (&["status", "--socket", "/nonexistent.sock"], 69),
         (&["-provider", "hvault"], 64),
     ] {
@@ -69,6 +70,70 @@ fn status_is_fit_for_a_probe() {
     let output = status();
     assert_eq!(output.status.code(), Some(69), "{output:?}");
     assert!(text(&output).contains("Unavailable: the KMS is out of order"), "{output:?}");
+}
+
+/// Whoever names a configuration asks its plugin: none other answers in its place.
+#[test]
+fn status_asks_the_plugin_of_the_file_that_was_named() {
+    let stage = Stage::new("status of a file");
+    let Some(token) = SoftHsm::with_key(&stage, "token", "kek", 1) else { return };
+    let config = Plugin::new(&stage, "plugin", &token);
+    let status = || {
+        let output = config.run(&["status"]);
+        (output.status.code().unwrap(), text(&output))
+    };
+    // The plugin may have an environment and credentials that we have not: its socket is the same.
+    let pin = stage.path("token/pin").display().to_string();
+    let elsewhere = config.clone().replace(&pin, "credential");
+    let (code, said) = status();
+    assert_eq!(code, 69, "{said}");
+    assert!(said.contains(&config.socket().display().to_string()), "{said}");
+    let _right = elsewhere.replace("credential", &pin);
+    let plugin = config.clone().start();
+    wait_healthy(&plugin);
+    assert_eq!(status().0, 0);
+    // The file is faulty.
+    let socket = config.socket().display().to_string();
+    let faulty = config.clone().replace("listen: ", "listens: ");
+    let (code, said) = status();
+    assert!(code == 78 && said.contains("unknown field `listens`"), "{said}");
+    let faulty = faulty.replace(&format!("listens: {socket}"), "listen: kms.sock");
+    let (code, said) = status();
+    assert!(code == 78 && said.contains("socket.listen: "), "{said}");
+    // It cannot be read.
+    std::fs::remove_file(faulty.file()).unwrap();
+    let (code, said) = status();
+    assert!(code == 78 && said.contains("No such file or directory"), "{said}");
+    std::fs::create_dir(faulty.file()).unwrap();
+    let (code, said) = status();
+    assert!(code == 78 && said.contains("Is a directory"), "{said}");
+}
+
+/// A PIN where its file's name belongs could be the name of a credential: it is not repeated.
+#[test]
+fn a_pin_for_a_credential_is_not_repeated() {
+    let stage = Stage::new("credential");
+    let Some(token) = SoftHsm::with_key(&stage, "token", "kek", 1) else { return };
+    let config = Plugin::new(&stage, "plugin", &token);
+    let pin = stage.path("token/pin").display().to_string();
+    let config = config.replace(&pin, SoftHsm::PIN);
+    let check = |directory: Option<&std::path::Path>| {
+        let mut command = config.command(&["check", "--live", "--config"]);
+        command.arg(config.file()).env_remove("CREDENTIALS_DIRECTORY");
+        command.envs(directory.map(|directory| ("CREDENTIALS_DIRECTORY", directory)));
+        let output = command.output().unwrap();
+        (output.status.code().unwrap(), text(&output))
+    };
+    let credentials = stage.make_dir("credentials");
+    for directory in [None, Some(&*credentials)] {
+        let (code, said) = check(directory);
+        assert!(code == 78 && said.contains("pkcs11.pinFile: is not an absolute path"), "{said}");
+        assert!(!said.contains(SoftHsm::PIN), "{said}");
+    }
+    // Where there is one of that name, it is meant.
+    kleidi_harness::write_private(&credentials.join(SoftHsm::PIN), SoftHsm::PIN);
+    let (code, said) = check(Some(&credentials));
+    assert_eq!(code, 0, "{said}");
 }
 
 /// A flag wins over the environment, the environment over the file.

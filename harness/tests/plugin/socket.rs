@@ -194,12 +194,16 @@ fn a_socket_from_systemd_is_used_and_left_to_systemd() {
     let Some((stage, _token, config)) = stopped("activation") else { return };
     let socket = stage.path("handed-over.sock");
     let listener = UnixListener::bind(&socket).unwrap();
+    let file = config.file();
     let start = |fds: Vec<OwnedFd>| {
-        let file = config.file();
         // systemd sets LISTEN_PID to the process's own id, which only the process itself knows.
         let script = "LISTEN_PID=$$ exec \"$0\" \"$@\"";
         let mut command = Command::new("/bin/sh");
-        command.args(["-c", script]).arg(kleidi_harness::built::plugin()).arg("--config").arg(file);
+        command
+            .args(["-c", script])
+            .arg(kleidi_harness::built::plugin())
+            .arg("--config")
+            .arg(&file);
         command.env("LISTEN_FDS", fds.len().to_string());
         command.env("SOFTHSM2_CONF", stage.path("token/softhsm2.conf"));
         let mappings = fds
@@ -217,6 +221,21 @@ fn a_socket_from_systemd_is_used_and_left_to_systemd() {
     assert!(!config.socket().exists(), "it does not make one of its own");
     assert_eq!(process.terminate(), 0);
     assert!(socket.exists(), "systemd goes on listening on it");
+    let log = process.log();
+    let used = format!("the socket that systemd handed over address=unix://{}", socket.display());
+    assert!(log.contains(&used), "{log}");
+    let no_effect = "socket.listen has no effect on it";
+    assert!(log.contains(no_effect), "{log}");
+    let configured = format!("listening address=unix://{}", config.socket().display());
+    assert!(!log.contains(&configured), "nobody listens there: {log}");
+
+    let same = config.socket().display().to_string();
+    let _same = config.replace(&same, &socket.display().to_string());
+    let mut process = start(vec![listener.try_clone().unwrap().into()]);
+    process.wait_ready(|| client.status().map_err(|error| error.to_string()));
+    assert_eq!(process.terminate(), 0);
+    // What both have said.
+    assert_eq!(process.log().matches(no_effect).count(), 1, "{}", process.log());
 
     let second = UnixListener::bind(stage.path("second.sock")).unwrap();
     let mut process = start(vec![listener.into(), second.into()]);
