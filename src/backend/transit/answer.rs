@@ -346,6 +346,12 @@ pub(super) fn forbids(error: &BackendError) -> bool {
     error.reason.contains("403 1 error occurred: * permission denied")
 }
 
+/// Whether it is said of the token that nobody can renew it: a root's, a batch token, one made so.
+pub(super) fn never_renews(error: &BackendError) -> bool {
+    let words = ["400 lease is not renewable", "400 batch tokens cannot be renewed"];
+    words.iter().any(|words| error.reason.contains(words))
+}
+
 /// The words without what the request had in it: a server or a proxy may repeat a seed or a token.
 fn without_secrets(words: &str, secrets: &[&[u8]]) -> String {
     // A seed of 32 bytes has 44 characters; shorter words are names of fields, and of use.

@@ -18,7 +18,7 @@ use tokio::sync::{Mutex as Flight, OwnedMutexGuard};
 use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
-use super::answer::{WRONG_SECRET_ID, forbids};
+use super::answer::{WRONG_SECRET_ID, forbids, never_renews};
 use super::auth::Auth;
 use super::client::{Cluster, Failure};
 use super::files::Readers;
@@ -51,7 +51,7 @@ const HELD_FOR: Duration = Duration::from_secs(3);
 /// How long before a call's deadline its login gives up, so that its reason is still told.
 const MARGIN: Duration = Duration::from_millis(5);
 
-/// When a found token is looked at again that could not be renewed for want of a server that does so.
+/// When a found token is looked at again that could not be renewed, for a reason that may pass.
 const FOUND_AGAIN: Duration = Duration::from_secs(30);
 
 const LOG_IN: &str = "log in";
@@ -373,8 +373,9 @@ impl Login {
     }
 
     /// The lease of a token that somebody else has put there. How long it lives is told by renewing it;
-    /// where its policies forbid that, it is somebody else's care, too. One that no server knows does not take
-    /// the place of one that is good.
+    /// where its policies or its kind forbid that, it is somebody else's care, too. One that no server knows
+    /// does not take the place of one that is good. Any other error may pass, and the token must not die of that
+    /// later.
     async fn found(
         &self,
         token: Secret,
@@ -386,16 +387,20 @@ impl Login {
         let deadline = deadline.min(Instant::now() + KEEP_PATIENCE);
         match self.renewed(&lease, deadline).await {
             Ok(renewed) => lease = renewed,
-            Err(error) if error.kind.retryable() => {
+            Err(error) if forbids(&error) || never_renews(&error) => {}
+            Err(error) if !refused && !error.kind.retryable() && self.good().is_some() => {
+                return Err(match error.kind {
+                    ErrorKind::Credentials => error.advise(
+                        "the token in the file is expired, revoked or of another server; the one from \
+                         before is used on",
+                    ),
+                    _ => error,
+                });
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a token is not renewed yet");
                 (lease.renewable, lease.due) = (true, Some(Instant::now() + FOUND_AGAIN));
             }
-            Err(error) if !refused && !forbids(&error) && self.good().is_some() => {
-                return Err(error.advise(
-                    "the token in the file is expired, revoked or of another server; the one from before \
-                     is used on",
-                ));
-            }
-            Err(_) => {}
         }
         Ok(lease)
     }
