@@ -328,10 +328,11 @@ impl Login {
             (Auth::WrappedAppRole { .. }, None) => Object::with_capacity(0),
         };
         let path = format!("auth/{}/login", self.auth.mount().unwrap_or_default());
-        let answer = self.log_in_anywhere(&path, body, deadline).await;
+        let (mut wrong, most) = (0, tried.map_or(0, |tried| tried.most));
+        let answer = self.log_in_anywhere(&path, body, (&mut wrong, most), deadline).await;
         let answer = answer.map_err(|error| self.explain(error)).inspect_err(|error| {
-            if let Some(credentials) = tried.filter(|_| error.reason.contains(WRONG_SECRET_ID)) {
-                self.refused.add(credentials, error);
+            if let Some(tried) = tried.filter(|_| wrong > 0) {
+                self.refused.add(tried, wrong, error);
             }
         })?;
         self.refused.clear();
@@ -445,29 +446,38 @@ impl Login {
     }
 
     /// Logs in at one node, and at each other one where it refuses a secret_id: standbys judge by themselves,
-    /// and one that has not heard of a new secret_id, or that has locked the role out, is wrong.
+    /// and one that has not heard of a new secret_id, or that has locked the role out, is wrong. `wrong` is how many
+    /// have called it wrong, and no more than `most` are asked to: a leader whom they all ask counts them.
     async fn log_in_anywhere(
         &self,
         path: &str,
         body: Object,
+        (wrong, most): (&mut u32, u32),
         deadline: Instant,
     ) -> Result<Answer, BackendError> {
+        let is_wrong = |error: &BackendError| u32::from(error.reason.contains(WRONG_SECRET_ID));
         let body = body.finish();
         let first = self.call(LOG_IN, path, None, body.clone(), None, deadline).await;
         let Err(error) = first else { return first };
         if !self.auth.has_secret_id() || error.kind != ErrorKind::Credentials {
             return Err(error);
         }
+        *wrong = is_wrong(&error);
         for address in self.cluster.addresses() {
             if error.reason.starts_with(&*address) {
                 self.cluster.avoid(&address);
                 continue;
             }
-            let only = Some(&*address);
-            let outcome = self.call(LOG_IN, path, None, body.clone(), only, deadline).await;
-            if outcome.is_ok() {
-                return outcome;
+            if *wrong >= most {
+                break;
             }
+            let only = Some(&*address);
+            match self.call(LOG_IN, path, None, body.clone(), only, deadline).await {
+                Ok(answer) => return Ok(answer),
+                Err(other) => *wrong += is_wrong(&other),
+            }
+            // The next time begins with one that was not asked.
+            self.cluster.avoid(&address);
         }
         Err(error)
     }

@@ -187,6 +187,35 @@ async fn refused_credentials_are_not_tried_again_until_they_change() {
     assert_eq!(server.requests().await, 5);
 }
 
+/// All nodes may ask one leader, who counts, and whose fifth refusal locks out those with right ones, too.
+#[tokio::test]
+async fn refused_credentials_are_tried_three_times_however_many_nodes_there_are() {
+    let refused = errors("400 Bad Request", "invalid role or secret ID");
+    let one = || Server::start(std::slice::from_ref(&refused));
+    let (servers, files) = ([one().await, one().await, one().await], Files::new());
+    let login = login_at(&servers.each_ref(), app_role(&files));
+    let asked = async || {
+        let mut sum = 0;
+        for server in &servers {
+            sum += server.requests().await;
+        }
+        sum
+    };
+    let (mut after, mut before) = (Vec::new(), 0);
+    // The first time, the second time, a quarter of an hour, and that time again.
+    for waits in [1, 5, 14 * 60, 61, 6, 14 * 60] {
+        assert!(login.ticket(soon()).await.is_err());
+        let now = asked().await;
+        after.push(now - before);
+        before = now;
+        pass(Duration::from_secs(waits)).await;
+    }
+    assert_eq!(after, [2, 0, 1, 0, 2, 0]);
+    files.put("secret-id", "another");
+    assert!(login.ticket(soon()).await.is_err());
+    assert_eq!(asked().await - before, 2);
+}
+
 #[tokio::test]
 async fn refusals_cause_logins_at_growing_gaps() {
     let (server, files) = (Server::start(&[granted(3600)]).await, Files::new());
