@@ -1,7 +1,7 @@
 //! What real servers answer when something is wrong with them: each kind of error, its words, and that
 //! it is over when its cause is.
 
-use kleidi_harness::Authority;
+use kleidi_harness::{Authority, Balancer};
 use nix::sys::signal::Signal;
 
 use super::*;
@@ -17,6 +17,7 @@ on_both! {
     the_role_is_bound_to_another_network,
     the_login_method_is_not_there,
     too_many_wrong_secret_ids,
+    a_wrong_secret_id_locks_nobody_out,
 }
 
 /// A world in which a seed is wrapped.
@@ -208,6 +209,28 @@ fn too_many_wrong_secret_ids(product: Product) {
     let path = format!("sys/locked-users/{accessor}/unlock/{}", world.role.role_id);
     world.root("POST", &path, &json!({}));
     heals(&world, &wrapped);
+}
+
+/// However many addresses there are, it is one leader who counts what is wrong, and other nodes have other secret_ids
+/// of the role.
+fn a_wrong_secret_id_locks_nobody_out(product: Product) {
+    let Some((mut world, _)) = begin("not locked out", product) else { return };
+    let others = [0; 2].map(|_| Balancer::start(world.server.port()));
+    let mut settings = settings(&world.server, app_role(&world));
+    let address = |other: &Balancer| format!("http://127.0.0.1:{}", other.port());
+    settings.addresses.extend(others.iter().map(address));
+    put(&world.stage, "secret-id", "revoked");
+    world.backend = Arc::new(Transit::new(settings, Arc::new(OsRandom)));
+    // Until what was refused once has been tried again.
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_secs(8) {
+        let error = world.observe().unwrap_err();
+        assert!(error.to_string().contains("invalid role or secret ID"), "{error}");
+        std::thread::park_timeout(Duration::from_millis(500));
+    }
+    let right = json!({"role_id": world.role.role_id, "secret_id": world.role.secret_id});
+    let (status, answer) = world.server.call("POST", "auth/approle/login", &right);
+    assert_eq!(status, 200, "{answer}");
 }
 
 /// OpenBao only: a key that is kept for a while after it was deleted.

@@ -75,6 +75,8 @@ const fn row(
 }
 
 const NO_VAULT: &str = "is this the address of a Vault or an OpenBao?";
+const FOREIGN_ANSWER: &str =
+    "is this the address of a Vault or an OpenBao, or does a proxy answer in its place?";
 
 /// What a server with TLS says to who speaks none.
 const NO_TLS: &str = "HTTP request to an HTTPS server";
@@ -229,7 +231,7 @@ static TABLE: [Row; 45] = [
 ];
 
 /// What neither Vault nor OpenBao says; another address may be theirs.
-static FOREIGN: Row = row(0..=999, "", Elsewhere, Misconfigured, NO_VAULT);
+static FOREIGN: Row = row(0..=999, "", Elsewhere, Misconfigured, FOREIGN_ANSWER);
 
 /// Errors of a connection: a part of the text, and what follows.
 static CONNECTION: [(&str, ErrorKind, &str); 4] = [
@@ -344,6 +346,17 @@ fn part_of_word(c: char) -> bool {
 /// server has other words, `permission denied` alone or with `invalid token`.
 pub(super) fn forbids(error: &BackendError) -> bool {
     error.reason.contains("403 1 error occurred: * permission denied")
+}
+
+/// Whether it is none of the server's words, but for instance a page of a proxy.
+pub(super) fn is_foreign(error: &BackendError) -> bool {
+    error.advice == FOREIGN_ANSWER
+}
+
+/// Whether it is said of the token that nobody can renew it: a root's, a batch token, one made so.
+pub(super) fn never_renews(error: &BackendError) -> bool {
+    let words = ["400 lease is not renewable", "400 batch tokens cannot be renewed"];
+    words.iter().any(|words| error.reason.contains(words))
 }
 
 /// The words without what the request had in it: a server or a proxy may repeat a seed or a token.

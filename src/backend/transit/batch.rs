@@ -9,6 +9,7 @@
 //!  unwrap ──► queue ──► senders ──► exchange: one request, whose answer is whose
 //!               ▲          │
 //!               └ behind ◄─┘          pace: how long to wait, how much to send
+//!                                     refusal: what it means that a list is refused
 //! ```
 
 use std::collections::VecDeque;
@@ -27,6 +28,7 @@ use crate::secret::Secret;
 mod behind;
 mod exchange;
 mod pace;
+mod refusal;
 #[cfg(test)]
 mod tests;
 
@@ -223,19 +225,7 @@ impl Inner {
         match answered {
             Ok(outcomes) => {
                 self.queue.state.lock().pace.saw(begin.elapsed());
-                let mut behind = Vec::new();
-                for (item, outcome) in items.into_iter().zip(outcomes) {
-                    match outcome {
-                        Ok(seed) => item.settle(Ok(seed)),
-                        Err(meaning)
-                            if matches!(meaning.act, Act::Elsewhere | Act::Behind | Act::Later) =>
-                        {
-                            behind.push((item, error(meaning)));
-                        }
-                        Err(meaning) => item.settle(Err(error(meaning))),
-                    }
-                }
-                behind::again(self, behind);
+                self.settle_each(items, outcomes);
             }
             // A quota among them: more requests are the wrong answer to too many.
             Err(error) if plain || error.kind.retryable() => settle_all(items, &error),
@@ -243,75 +233,25 @@ impl Inner {
         }
     }
 
-    /// Unwraps two at once, as they come, or one by one where the server takes no lists; from now on all
-    /// go as these went.
-    pub(super) async fn unwrap_both(
-        &self,
-        requests: [Arc<UnwrapRequest>; 2],
-        deadline: Instant,
-    ) -> Result<[Outcome; 2], BackendError> {
-        if self.queue.state.lock().size.most() > 1 {
-            match self.exchange(&requests, deadline).await {
-                Ok(outcomes) => {
-                    if let Ok(both) = <[_; 2]>::try_from(outcomes) {
-                        return Ok(both.map(|outcome| outcome.map_err(error)));
-                    }
+    /// Each by itself; what its node does not know yet is asked for again.
+    fn settle_each(
+        self: &Arc<Self>,
+        items: Vec<Item>,
+        outcomes: impl IntoIterator<Item = Result<Secret, Meaning>>,
+    ) {
+        let mut behind = Vec::new();
+        for (item, outcome) in items.into_iter().zip(outcomes) {
+            match outcome {
+                Ok(seed) => item.settle(Ok(seed)),
+                Err(meaning)
+                    if matches!(meaning.act, Act::Elsewhere | Act::Behind | Act::Later) =>
+                {
+                    behind.push((item, error(meaning)));
                 }
-                Err(error) if error.kind.retryable() => return Err(error),
-                Err(error) => {
-                    self.unwrap_one(&requests[0], deadline).await?;
-                    self.send_fewer(requests.len(), &error);
-                }
+                Err(meaning) => item.settle(Err(error(meaning))),
             }
         }
-        let [first, second] = &requests;
-        Ok([self.unwrap_one(first, deadline).await, self.unwrap_one(second, deadline).await])
-    }
-
-    /// The request was refused as a whole. What a plain one of the first says tells why: whether it is
-    /// the list that is refused, and then smaller ones are sent from now on.
-    async fn refused(self: &Arc<Self>, mut items: Vec<Item>, error: BackendError) {
-        let count = items.len();
-        let first = items.remove(0);
-        let outcome = self.unwrap_one(&first.request, first.deadline).await;
-        let (taken, outcome) = match outcome {
-            Ok(seed) => (true, Ok(seed)),
-            // No news, for instance because there is no time left.
-            Err(lone) if lone.kind.retryable() => (false, Err(error.clone())),
-            // What is said of the ciphertext, the list has not been read for.
-            Err(lone) => {
-                let read = matches!(lone.kind, ErrorKind::BadCiphertext | ErrorKind::KeyNotFound);
-                (read && lone.kind != error.kind, Err(lone))
-            }
-        };
-        first.settle(outcome);
-        if !taken {
-            settle_all(items, &error);
-            return;
-        }
-        self.send_fewer(count, &error);
-        {
-            let mut state = self.queue.state.lock();
-            for item in items.into_iter().rev() {
-                state.waiting.push_front(item);
-            }
-        }
-        hire(self);
-    }
-
-    /// After so many in one request were refused and one by itself was taken.
-    fn send_fewer(&self, items: usize, error: &BackendError) {
-        let most = {
-            let mut state = self.queue.state.lock();
-            state.size.refused(items, error.kind);
-            state.size.most()
-        };
-        tracing::warn!(
-            items,
-            most,
-            %error,
-            "the server refuses several decrypts in one request and takes single ones: fewer are sent at a time"
-        );
+        behind::again(self, behind);
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::sync::{Mutex as Flight, OwnedMutexGuard};
 use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
-use super::answer::{WRONG_SECRET_ID, forbids};
+use super::answer::{WRONG_SECRET_ID, forbids, never_renews};
 use super::auth::Auth;
 use super::client::{Cluster, Failure};
 use super::files::Readers;
@@ -51,7 +51,7 @@ const HELD_FOR: Duration = Duration::from_secs(3);
 /// How long before a call's deadline its login gives up, so that its reason is still told.
 const MARGIN: Duration = Duration::from_millis(5);
 
-/// When a found token is looked at again that could not be renewed for want of a server that does so.
+/// When a found token is looked at again that could not be renewed, for a reason that may pass.
 const FOUND_AGAIN: Duration = Duration::from_secs(30);
 
 const LOG_IN: &str = "log in";
@@ -328,10 +328,11 @@ impl Login {
             (Auth::WrappedAppRole { .. }, None) => Object::with_capacity(0),
         };
         let path = format!("auth/{}/login", self.auth.mount().unwrap_or_default());
-        let answer = self.log_in_anywhere(&path, body, deadline).await;
+        let (mut wrong, most) = (0, tried.map_or(0, |tried| tried.most));
+        let answer = self.log_in_anywhere(&path, body, (&mut wrong, most), deadline).await;
         let answer = answer.map_err(|error| self.explain(error)).inspect_err(|error| {
-            if let Some(credentials) = tried.filter(|_| error.reason.contains(WRONG_SECRET_ID)) {
-                self.refused.add(credentials, error);
+            if let Some(tried) = tried.filter(|_| wrong > 0) {
+                self.refused.add(tried, wrong, error);
             }
         })?;
         self.refused.clear();
@@ -373,8 +374,9 @@ impl Login {
     }
 
     /// The lease of a token that somebody else has put there. How long it lives is told by renewing it;
-    /// where its policies forbid that, it is somebody else's care, too. One that no server knows does not take
-    /// the place of one that is good.
+    /// where its policies or its kind forbid that, it is somebody else's care, too. One that no server knows
+    /// does not take the place of one that is good. Any other error may pass, and the token must not die of that
+    /// later.
     async fn found(
         &self,
         token: Secret,
@@ -386,16 +388,20 @@ impl Login {
         let deadline = deadline.min(Instant::now() + KEEP_PATIENCE);
         match self.renewed(&lease, deadline).await {
             Ok(renewed) => lease = renewed,
-            Err(error) if error.kind.retryable() => {
+            Err(error) if forbids(&error) || never_renews(&error) => {}
+            Err(error) if !refused && !error.kind.retryable() && self.good().is_some() => {
+                return Err(match error.kind {
+                    ErrorKind::Credentials => error.advise(
+                        "the token in the file is expired, revoked or of another server; the one from \
+                         before is used on",
+                    ),
+                    _ => error,
+                });
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a token is not renewed yet");
                 (lease.renewable, lease.due) = (true, Some(Instant::now() + FOUND_AGAIN));
             }
-            Err(error) if !refused && !forbids(&error) && self.good().is_some() => {
-                return Err(error.advise(
-                    "the token in the file is expired, revoked or of another server; the one from before \
-                     is used on",
-                ));
-            }
-            Err(_) => {}
         }
         Ok(lease)
     }
@@ -440,29 +446,38 @@ impl Login {
     }
 
     /// Logs in at one node, and at each other one where it refuses a secret_id: standbys judge by themselves,
-    /// and one that has not heard of a new secret_id, or that has locked the role out, is wrong.
+    /// and one that has not heard of a new secret_id, or that has locked the role out, is wrong. `wrong` is how many
+    /// have called it wrong, and no more than `most` are asked to: a leader whom they all ask counts them.
     async fn log_in_anywhere(
         &self,
         path: &str,
         body: Object,
+        (wrong, most): (&mut u32, u32),
         deadline: Instant,
     ) -> Result<Answer, BackendError> {
+        let is_wrong = |error: &BackendError| u32::from(error.reason.contains(WRONG_SECRET_ID));
         let body = body.finish();
         let first = self.call(LOG_IN, path, None, body.clone(), None, deadline).await;
         let Err(error) = first else { return first };
         if !self.auth.has_secret_id() || error.kind != ErrorKind::Credentials {
             return Err(error);
         }
+        *wrong = is_wrong(&error);
         for address in self.cluster.addresses() {
             if error.reason.starts_with(&*address) {
                 self.cluster.avoid(&address);
                 continue;
             }
-            let only = Some(&*address);
-            let outcome = self.call(LOG_IN, path, None, body.clone(), only, deadline).await;
-            if outcome.is_ok() {
-                return outcome;
+            if *wrong >= most {
+                break;
             }
+            let only = Some(&*address);
+            match self.call(LOG_IN, path, None, body.clone(), only, deadline).await {
+                Ok(answer) => return Ok(answer),
+                Err(other) => *wrong += is_wrong(&other),
+            }
+            // The next time begins with one that was not asked.
+            self.cluster.avoid(&address);
         }
         Err(error)
     }

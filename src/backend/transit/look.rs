@@ -185,47 +185,50 @@ impl Inner {
         deadline: Instant,
     ) -> Result<(), BackendError> {
         let addresses = &self.settings.addresses;
+        let (mut ours, mut without) = (None, Vec::new());
         for address in addresses.iter().filter(|_| addresses.len() > 1) {
-            if self.is_another_there(address, version, wanted, deadline).await {
-                let reason = format!(
-                    "{address} holds another key under the name {} than the others",
-                    self.settings.path("keys")
-                );
-                return Err(BackendError::new(ErrorKind::Misconfigured, ATTEMPTED, reason)
-                    .advise("are all addresses of one cluster?"));
+            let until = deadline.min(Instant::now() + COMPARE_TIMEOUT);
+            match self.fingerprint(Some(version), Some(address), until).await {
+                Ok(found) if found.fingerprint == wanted => ours = ours.or(Some(address)),
+                Ok(_) => return Err(self.another(address)),
+                // It did not answer, which is nothing that it shows.
+                Err(error) if error.kind.retryable() => {}
+                Err(_) => without.push(address),
+            }
+        }
+        for address in without {
+            if self.is_another_there(address, ours.map(String::as_str), deadline).await {
+                return Err(self.another(address));
             }
         }
         Ok(())
     }
 
-    /// Whether this server shows that its key is another one. One that is of another cluster may have fewer
-    /// versions than ours, so the latest that it has is looked at, too.
-    async fn is_another_there(
-        &self,
-        address: &str,
-        version: u64,
-        wanted: Fingerprint,
-        deadline: Instant,
-    ) -> bool {
+    fn another(&self, address: &str) -> BackendError {
+        let key = self.settings.path("keys");
+        let reason = format!("{address} holds another key under the name {key} than the others");
+        BackendError::new(ErrorKind::Misconfigured, ATTEMPTED, reason)
+            .advise("are all addresses of one cluster?")
+    }
+
+    /// Whether this server, which does not have the current version, shows that its key is another one: one that is of
+    /// another cluster may have fewer versions than ours, so the latest that it has is compared with what is
+    /// remembered, or with what the server `ours` has, which has shown the current version.
+    async fn is_another_there(&self, address: &str, ours: Option<&str>, deadline: Instant) -> bool {
         let until = || deadline.min(Instant::now() + COMPARE_TIMEOUT);
-        match self.fingerprint(Some(version), Some(address), until()).await {
-            Ok(found) => return found.fingerprint != wanted,
-            // It did not answer, which is nothing that it shows.
-            Err(error) if error.kind.retryable() => return false,
-            Err(_) => {}
-        }
         let Ok(found) = self.fingerprint(None, Some(address), until()).await else { return false };
-        let ours = self.versions.lock().fingerprint(found.version);
-        let ours = match ours {
-            Some(ours) => Some(ours),
-            // Not from memory: of any server, which may be that one, and then nothing is shown.
-            None => self
-                .fingerprint(Some(found.version), None, until())
-                .await
-                .ok()
-                .map(|seen| seen.fingerprint),
+        let remembered = self.versions.lock().fingerprint(found.version);
+        let wanted = match (remembered, ours) {
+            (Some(remembered), _) => remembered,
+            (None, Some(ours)) => {
+                match self.fingerprint(Some(found.version), Some(ours), until()).await {
+                    Ok(seen) => seen.fingerprint,
+                    Err(_) => return false,
+                }
+            }
+            (None, None) => return false,
         };
-        ours.is_some_and(|ours| ours != found.fingerprint)
+        wanted != found.fingerprint
     }
 
     fn key_set(&self) -> Result<KeySet, BackendError> {

@@ -28,6 +28,7 @@ const DOUBTED_TIMES: u32 = 3;
 /// What is known of the key.
 #[derive(Debug, Default)]
 pub(super) struct Versions {
+    /// Those that were current once.
     known: BTreeMap<u64, Fingerprint>,
     current: Option<u64>,
     /// Since when and how often the latest version was lower than the current one.
@@ -78,7 +79,7 @@ impl Versions {
                 let (since, times) = self.lower.get_or_insert((now, 0));
                 *times += 1;
                 if *times < LOWER_TIMES || now.duration_since(*since) <= LOWER_AFTER {
-                    self.known.insert(version, fingerprint);
+                    // Not remembered: it may be another cluster's.
                     return News::Behind;
                 }
                 // A backup has been restored: the later versions are gone.
@@ -130,7 +131,7 @@ impl Versions {
         self.doubted = None;
     }
 
-    /// What a version is recognised by, if it was seen.
+    /// What a version is recognised by, if it was current once.
     pub(super) fn fingerprint(&self, version: u64) -> Option<Fingerprint> {
         self.known.get(&version).copied()
     }
@@ -197,6 +198,17 @@ mod tests {
         assert_eq!(saw(1, 62), (News::Behind, Some(2)));
         assert_eq!(saw(1, 200), (News::Behind, Some(2)));
         assert_eq!(saw(1, 210), (News::AnotherKey, Some(1)));
+    }
+
+    /// It may be another cluster's: what is remembered is compared with.
+    #[test]
+    fn what_is_behind_is_not_remembered() {
+        let (mut versions, now) = (Versions::default(), Instant::now());
+        assert_eq!(see(&mut versions, "a", 2, now), News::Same);
+        assert_eq!(see(&mut versions, "b", 1, now), News::Behind);
+        assert_eq!(versions.fingerprint(1), None);
+        assert_eq!(see(&mut versions, "a", 1, now), News::Behind);
+        assert_eq!(versions.others().count(), 0);
     }
 
     #[tokio::test(start_paused = true)]

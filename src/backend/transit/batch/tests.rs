@@ -66,6 +66,11 @@ fn errors(status: u16, text: &str) -> (u16, Value) {
     (status, json!({ "errors": [text] }))
 }
 
+/// What neither Vault nor OpenBao answers.
+fn page(status: u16) -> (u16, Value) {
+    (status, json!("<html>"))
+}
+
 /// A server that answers decrypts by a function; without an answer it hangs.
 struct Server {
     address: String,
@@ -440,6 +445,61 @@ async fn what_is_refused_together_is_sent_in_smaller_requests() {
         let sizes = server.sizes.lock()[before..].to_vec();
         assert!(sizes.iter().all(|size| *size <= most), "{most}, {status}: {sizes:?}");
     }
+}
+
+/// A balancer that reloads has answers of its own, and some look like the server's.
+#[tokio::test]
+async fn a_refusal_that_passes_changes_nothing() {
+    for reply in [errors(400, "what is this"), errors(413, "too large"), page(400), page(404)] {
+        let server = Server::start(Duration::from_millis(2), move |asked| {
+            Some(if asked.number == 0 { reply.clone() } else { asked.answer() })
+        })
+        .await;
+        let backend = backend(&[&server]);
+        for _ in 0..2 {
+            let mut calls = JoinSet::new();
+            call(&mut calls, &backend, 1, 30, ENOUGH);
+            all_right(calls).await;
+        }
+        assert!(server.sizes.lock().iter().any(|size| *size > 10), "{:?}", server.sizes.lock());
+        assert_eq!(backend.0.queue.state.lock().size.most(), pace::ITEMS_MAX);
+    }
+}
+
+/// As of an observation, which sends two.
+#[tokio::test]
+async fn a_refusal_that_passes_changes_nothing_for_two() {
+    for reply in [errors(400, "what is this"), page(404)] {
+        let server = Server::start(Duration::ZERO, move |asked| {
+            Some(if asked.number == 0 { reply.clone() } else { asked.answer() })
+        })
+        .await;
+        let backend = backend(&[&server]);
+        let request = |seed: &str| {
+            let payload = format!("vault:v1:{seed}").into_bytes();
+            Arc::new(UnwrapRequest { key: key_id(), payload, aad: Vec::new() })
+        };
+        let both = [request("b25l"), request("dHdv")];
+        let both = backend.0.unwrap_both(both, Instant::now() + ENOUGH).await.unwrap();
+        assert_eq!(both.map(|seed| seed.unwrap().expose().to_vec()), [b"one", b"two"]);
+        assert_eq!(backend.0.queue.state.lock().size.most(), pace::ITEMS_MAX);
+    }
+}
+
+/// A firewall that lets no list through: what it says is not of the server, and every call comes through all the same.
+#[tokio::test]
+async fn nothing_is_learned_from_who_is_no_server() {
+    let server = Server::start(Duration::from_millis(2), |asked| {
+        Some(if asked.list { page(403) } else { asked.answer() })
+    })
+    .await;
+    let backend = backend(&[&server]);
+    let mut calls = JoinSet::new();
+    call(&mut calls, &backend, 1, 60, ENOUGH);
+    all_right(calls).await;
+    assert_eq!(backend.0.queue.state.lock().size.most(), pace::ITEMS_MAX);
+    let lists = server.sizes.lock().iter().filter(|size| **size > 0).count();
+    assert!(lists <= 10, "{:?}", server.sizes.lock());
 }
 
 #[tokio::test]

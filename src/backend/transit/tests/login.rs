@@ -87,24 +87,77 @@ async fn a_renewal_that_hangs_holds_nobody_up() {
     assert!(begin.elapsed() < ENOUGH, "an observation has time for the key: {:?}", begin.elapsed());
 }
 
-/// At a start without a leader the token of a file cannot be renewed, and must not die of that later.
+/// At a start without a leader, or while something else is wrong, the token of a file cannot be renewed, and must not
+/// die of that later.
 #[tokio::test]
 async fn a_found_token_that_could_not_be_renewed_is_renewed_later() {
     let leaderless = b"HTTP/1.1 307 Temporary Redirect\r\ncontent-length: 0\r\n\r\n".to_vec();
-    let (server, files) = (Server::start(&[Reply::Bytes(leaderless)]).await, Files::new());
+    for reply in [
+        Reply::Bytes(leaderless),
+        json("404 Not Found", "<html>no such site</html>"),
+        errors("404 Not Found", "namespace not found"),
+        errors("403 Forbidden", "permission denied"),
+    ] {
+        let (server, files) = (Server::start(&[reply]).await, Files::new());
+        let login = login(&server, Auth::Token { file: files.put("token", "s.token") });
+        let begin = Instant::now();
+        login.ticket(soon()).await.unwrap();
+        let took = begin.elapsed();
+        assert!(took < Duration::from_millis(1500), "the token is there: nobody waits long");
+        server.answer(granted(3600)).await;
+        for (time, renewed) in [(1, false), (31, true), (600, false), (1300, true), (1900, true)] {
+            let before = server.requests().await;
+            pass(Duration::from_secs(time)).await;
+            login.keep(soon()).await;
+            assert_eq!(server.requests().await - before, usize::from(renewed), "after {time} s");
+        }
+        let requests = server.requests.lock().await;
+        assert!(requests.iter().all(|request| request.contains("/v1/auth/token/renew-self ")));
+    }
+}
+
+/// A refusal that passes, of a call and of the renewal that tells whether the token is there.
+#[tokio::test]
+async fn a_found_token_outlives_a_refusal_that_passes() {
+    let (server, files) = (Server::start(&[granted(3600)]).await, Files::new());
     let login = login(&server, Auth::Token { file: files.put("token", "s.token") });
-    let begin = Instant::now();
-    login.ticket(soon()).await.unwrap();
-    assert!(begin.elapsed() < Duration::from_millis(1500), "the token is there: nobody waits long");
+    let ticket = login.ticket(soon()).await.unwrap();
+    let refusal = BackendError::new(ErrorKind::Credentials, "wrap a seed", "permission denied");
+    server.answer(errors("403 Forbidden", "permission denied")).await;
+    login.replace(&ticket, "transit/encrypt/kms", refusal, soon()).await.unwrap();
+    // It lasts for some looks.
+    for _ in 0..3 {
+        pass(Duration::from_secs(31)).await;
+        login.keep(soon()).await;
+    }
     server.answer(granted(3600)).await;
-    for (time, renewed) in [(1, false), (31, true), (600, false), (1300, true), (1900, true)] {
+    for (time, renewed) in [(31, true), (600, false), (1300, true)] {
         let before = server.requests().await;
         pass(Duration::from_secs(time)).await;
         login.keep(soon()).await;
         assert_eq!(server.requests().await - before, usize::from(renewed), "after {time} s");
     }
-    let requests = server.requests.lock().await;
-    assert!(requests.iter().all(|request| request.contains("/v1/auth/token/renew-self ")));
+}
+
+/// It is another's care: whoever may not renew it, or it cannot be renewed by anybody.
+#[tokio::test]
+async fn a_found_token_that_is_never_renewed_is_not_tried_again() {
+    for reply in [
+        errors("403 Forbidden", r"1 error occurred:\n\t* permission denied\n\n"),
+        errors("400 Bad Request", "lease is not renewable"),
+        errors("400 Bad Request", "batch tokens cannot be renewed"),
+    ] {
+        let (server, files) = (Server::start(&[reply]).await, Files::new());
+        let login = login(&server, Auth::Token { file: files.put("token", "s.token") });
+        login.ticket(soon()).await.unwrap();
+        pass(Duration::from_secs(3600)).await;
+        login.keep(soon()).await;
+        assert_eq!(server.requests().await, 1);
+        // Nor does that keep another one of its kind from taking its place.
+        files.put("token", "s.other");
+        login.keep(soon()).await;
+        assert_eq!(login.ticket(soon()).await.unwrap().token.expose(), b"s.other");
+    }
 }
 
 /// Five wrong ones within 15 minutes, and the server refuses right ones, too.
@@ -132,6 +185,35 @@ async fn refused_credentials_are_not_tried_again_until_they_change() {
     server.answer(granted(60)).await;
     login.ticket(soon()).await.unwrap();
     assert_eq!(server.requests().await, 5);
+}
+
+/// All nodes may ask one leader, who counts, and whose fifth refusal locks out those with right ones, too.
+#[tokio::test]
+async fn refused_credentials_are_tried_three_times_however_many_nodes_there_are() {
+    let refused = errors("400 Bad Request", "invalid role or secret ID");
+    let one = || Server::start(std::slice::from_ref(&refused));
+    let (servers, files) = ([one().await, one().await, one().await], Files::new());
+    let login = login_at(&servers.each_ref(), app_role(&files));
+    let asked = async || {
+        let mut sum = 0;
+        for server in &servers {
+            sum += server.requests().await;
+        }
+        sum
+    };
+    let (mut after, mut before) = (Vec::new(), 0);
+    // The first time, the second time, a quarter of an hour, and that time again.
+    for waits in [1, 5, 14 * 60, 61, 6, 14 * 60] {
+        assert!(login.ticket(soon()).await.is_err());
+        let now = asked().await;
+        after.push(now - before);
+        before = now;
+        pass(Duration::from_secs(waits)).await;
+    }
+    assert_eq!(after, [2, 0, 1, 0, 2, 0]);
+    files.put("secret-id", "another");
+    assert!(login.ticket(soon()).await.is_err());
+    assert_eq!(asked().await - before, 2);
 }
 
 #[tokio::test]
