@@ -321,7 +321,10 @@ pub(super) fn find_token(
         (Some(token), 0) => Ok(token),
         (None, _) => {
             Err(BackendError::new(ErrorKind::Unavailable, attempted(), "no such token is present")
-                .advise("bring it back, or create it with: kleidi init"))
+                .advise(
+                    "bring it back: is its directory mounted, and does SOFTHSM2_CONF name it? Where \
+                     anything is encrypted already, no other helps; otherwise create it with: kleidi init",
+                ))
         }
         (Some((_, info)), _) => {
             let serials = found.iter().map(|(_, info)| info.serial_number());
