@@ -6,12 +6,13 @@
 //! C_Initialize. So every worker is *inside* ([`Module::enter`]) for the duration of its C calls, and
 //! re-initialising waits until nobody is.
 
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use cryptoki::context::Pkcs11;
 use cryptoki::error::{Error, RvError};
@@ -80,13 +81,24 @@ pub(super) struct Module {
     pub(super) keys_version: std::sync::atomic::AtomicU64,
     /// The keys as last observed.
     pub(super) reported: Mutex<Option<KeySet>>,
-    /// The PIN that the token refused last. It is not tried again: a token locks after a few times.
-    refused_pin: Mutex<Option<Secret>>,
+    /// The PIN that each token refused last, by its serial number. It is not tried again: a token locks after a
+    /// few times.
+    refused_pins: Mutex<BTreeMap<String, RefusedPin>>,
+}
+
+/// A PIN that a token has refused.
+struct RefusedPin {
+    pin: Secret,
+    /// When its file was last written: written anew, it is the operator's word that it is right.
+    written: Option<SystemTime>,
+    /// The token said that it is locked (`CKF_USER_PIN_LOCKED`).
+    locked: bool,
 }
 
 /// An open token that we are logged in to.
 struct Token {
     slot: Slot,
+    serial: String,
     facts: Facts,
     /// Never used for anything: with the last session the login would be gone, too. (A [`Session`]
     /// is not `Sync`, hence the mutex.)
@@ -121,7 +133,7 @@ impl Module {
             token: Renewed::new(),
             keys_version: std::sync::atomic::AtomicU64::new(0),
             reported: Mutex::new(None),
-            refused_pin: Mutex::new(None),
+            refused_pins: Mutex::default(),
         })
     }
 
@@ -181,8 +193,9 @@ impl Module {
         let (slot, info) = find_token(&self.context, selector)?;
         let anchor = open_session(&self.context, slot)
             .map_err(|error| unavailable(format!("open a session on {selector}"), &error))?;
-        self.login(&anchor, pin)?;
-        Ok(Token { slot, facts: facts(&info), anchor: Mutex::new(anchor) })
+        let serial = info.serial_number().to_owned();
+        self.login(&anchor, slot, &serial, pin)?;
+        Ok(Token { slot, serial, facts: facts(&info), anchor: Mutex::new(anchor) })
     }
 
     /// C_Initialize. The caller sees to it that nobody is inside.
@@ -197,23 +210,37 @@ impl Module {
         }
     }
 
-    /// Logs in, unless the PIN is one that the token has refused.
-    fn login(&self, session: &Session, source: &PinSource) -> Result<(), BackendError> {
+    /// Logs in, unless the PIN is one that this token has refused.
+    fn login(
+        &self,
+        session: &Session,
+        slot: Slot,
+        serial: &str,
+        source: &PinSource,
+    ) -> Result<(), BackendError> {
         let attempted = "log in to the token";
+        // In this order: what is written in between is another PIN, or is tried now.
         let pin = source.read()?;
-        let mut refused = self.refused_pin.lock();
-        if refused.as_ref() == Some(&pin) {
+        let written = source.written();
+        let mut refused = self.refused_pins.lock();
+        if let Some(before) = refused.get(serial)
+            && (before.pin == pin && before.written == written)
+            && !(before.locked && self.locked(slot) == Some(false))
+        {
             return Err(BackendError::new(
                 ErrorKind::Credentials,
                 attempted,
                 format!("the PIN in {source} is the one that the token has refused"),
             )
-            .advise("put the right PIN there; it is tried as soon as the file's content changes"));
+            .advise(
+                "put the right PIN there; it is tried as soon as the file is written, and if it is right \
+                 after all, touch the file",
+            ));
         }
         let raw = RawAuthPin::new(Box::new(pin.expose().to_vec()));
         match session.login_with_raw(UserType::User, &raw) {
             Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {
-                *refused = None;
+                refused.remove(serial);
                 Ok(())
             }
             Err(error @ Error::Pkcs11(RvError::UserPinNotInitialized, _)) => {
@@ -222,16 +249,27 @@ impl Module {
                     .advise("if it stays so, the token has no user PIN yet: kleidi init"))
             }
             Err(error) if classify(&error) == Class::Pin => {
-                *refused = Some(pin);
-                Err(BackendError::new(ErrorKind::Credentials, attempted, describe(&error)).advise(
+                let locked = self.locked(slot) == Some(true);
+                refused.insert(serial.to_owned(), RefusedPin { pin, written, locked });
+                let advice = if locked {
+                    "have the security officer unlock the token; the PIN is tried again then"
+                        .to_owned()
+                } else {
                     format!(
                         "put the right PIN into {source}; the refused one is not tried again, because \
                          tokens lock after a few wrong ones"
-                    ),
-                ))
+                    )
+                };
+                Err(BackendError::new(ErrorKind::Credentials, attempted, describe(&error))
+                    .advise(advice))
             }
             Err(error) => Err(unavailable(attempted.to_owned(), &error)),
         }
+    }
+
+    /// Whether the token says that the user's PIN is locked, if it says anything.
+    fn locked(&self, slot: Slot) -> Option<bool> {
+        self.context.get_token_info(slot).ok().map(|info| info.user_pin_locked())
     }
 }
 
@@ -255,7 +293,7 @@ impl Inside<'_> {
     /// Logs in again after the token has logged us out.
     pub(super) fn login_again(&self, pin: &PinSource) -> Result<(), BackendError> {
         match self.token.value() {
-            Some(token) => self.module.login(&token.anchor.lock(), pin),
+            Some(token) => self.module.login(&token.anchor.lock(), token.slot, &token.serial, pin),
             None => Ok(()),
         }
     }
