@@ -301,6 +301,43 @@ fn a_full_queue_is_said_at_once() {
     wait_healthy(&plugin);
 }
 
+/// Many calls that wait are many calls, and say nothing of the token: Status stays as it is.
+#[test]
+fn a_full_queue_is_no_outage() {
+    let stage = Stage::new("full, no outage");
+    let Some(token) = SoftHsm::with_key(&stage, "token", "kek", 1) else { return };
+    let shim = Shim::new(&stage);
+    let config = Plugin::new(&stage, "plugin", &token).with_shim(&shim, &token);
+    let plugin = config.append("  queue: 2\n").start();
+    wait_healthy(&plugin);
+    let wrapped = plugin.client().encrypt(SEED).unwrap();
+    shim.order("C_DecryptInit ms=100");
+    let end = Instant::now() + Duration::from_secs(6);
+    let refused: usize = std::thread::scope(|scope| {
+        let callers: Vec<_> = (0..8)
+            .map(|_| {
+                scope.spawn(|| {
+                    let (mut client, mut refused) = (plugin.client(), 0);
+                    while Instant::now() < end {
+                        match client.decrypt(&wrapped).map_err(|error| error.code()) {
+                            Err(Code::ResourceExhausted) => refused += 1,
+                            other => assert_eq!(other.as_deref(), Ok(&SEED[..])),
+                        }
+                    }
+                    refused
+                })
+            })
+            .collect();
+        let mut client = plugin.client();
+        while Instant::now() < end {
+            client.status().expect("the token is in order");
+        }
+        callers.into_iter().map(|caller| caller.join().unwrap()).sum()
+    });
+    assert!(refused > 0, "the queue was full");
+    assert!(!plugin.process.log().contains("out of order"), "{}", plugin.process.log());
+}
+
 #[test]
 fn a_module_that_is_missing_or_no_module_is_a_configuration_fault() {
     let stage = Stage::new("no module");
