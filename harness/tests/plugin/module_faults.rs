@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 use std::time::Duration;
 
@@ -361,4 +362,33 @@ fn a_module_that_is_missing_or_no_module_is_a_configuration_fault() {
     let mut process = config.spawn("writable-module");
     assert_eq!(process.wait(), 78);
     assert!(process.log().contains("others can change it"), "{}", process.log());
+}
+
+/// Whoever can write to a directory above the module can put another in its place before it is loaded.
+#[test]
+fn a_module_that_others_can_exchange_is_not_loaded() {
+    let stage = Stage::new("module's directory");
+    let Some(token) = SoftHsm::with_key(&stage, "token", "kek", 1) else { return };
+    let above = stage.make_dir("above");
+    let copy = stage.make_dir("above/below").join("module.so");
+    fs::copy(token.module(), &copy).unwrap();
+    let (from, to) = (token.module().display().to_string(), copy.display().to_string());
+    let config = Plugin::new(&stage, "plugin", &token).replace(&from, &to);
+    let chmod = |mode| fs::set_permissions(&above, fs::Permissions::from_mode(mode)).unwrap();
+    chmod(0o777);
+    let mut process = config.spawn("writable-directory");
+    assert_eq!(process.wait(), 78, "{}", process.log());
+    let said = format!("{} is not safe: others can write to it (mode 0777)", above.display());
+    assert!(process.log().contains(&said), "{}", process.log());
+    // As /tmp is: nobody can exchange what is another's.
+    chmod(0o1777);
+    wait_healthy(&config.clone().start());
+    if !nix::unistd::geteuid().is_root() {
+        return kleidi_harness::components::skip("only root can give a directory away");
+    }
+    chmod(0o755);
+    std::os::unix::fs::chown(&above, Some(12345), None).unwrap();
+    let mut process = config.spawn("foreign-directory");
+    assert_eq!(process.wait(), 78, "{}", process.log());
+    assert!(process.log().contains("it belongs to uid 12345"), "{}", process.log());
 }

@@ -31,6 +31,7 @@ use super::sync::pause_for;
 use crate::backend::{BackendError, ErrorKind, KeySet};
 use crate::random::Random;
 use crate::secret::Secret;
+use crate::trusted_path::{self, Holds};
 
 /// Which token.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,9 +123,10 @@ impl Module {
                 reason,
             )
         };
-        check_file(path).map_err(fail)?;
-        let context = Pkcs11::new(path).map_err(|error| fail(describe(&error)))?;
-        let calls = CryptoCalls::load(path).map_err(|error| fail(describe(&error)))?;
+        // What was looked at is what is loaded: no link is followed once more.
+        let file = check_file(path).map_err(fail)?;
+        let context = Pkcs11::new(&file).map_err(|error| fail(describe(&error)))?;
+        let calls = CryptoCalls::load(&file).map_err(|error| fail(describe(&error)))?;
         Ok(Self {
             context,
             calls,
@@ -381,24 +383,27 @@ pub(super) fn find_token(
     }
 }
 
-/// A regular file that only root and we can change, with an absolute path: `dlopen` would otherwise
-/// look around, and run whatever it finds.
-fn check_file(path: &Path) -> Result<(), String> {
+/// Where the path leads to: a regular file that only root and we can change or exchange. Absolute, because
+/// `dlopen` would otherwise look around, and run whatever it finds.
+fn check_file(path: &Path) -> Result<PathBuf, String> {
     if !path.is_absolute() {
         return Err("the path is not absolute".to_owned());
     }
-    let resolved: PathBuf = fs::canonicalize(path).map_err(|error| error.to_string())?;
+    let resolved =
+        trusted_path::resolve(path, "find the file").map_err(|error| error.to_string())?;
     let metadata = fs::metadata(&resolved).map_err(|error| error.to_string())?;
     if !metadata.is_file() {
         return Err("it is not a regular file".to_owned());
     }
-    let mode = metadata.mode();
-    if mode & 0o022 != 0 && (mode & 0o002 != 0 || metadata.gid() != 0) {
-        return Err(format!("others can change it (mode {:04o})", mode & 0o7777));
+    if trusted_path::others_may_write(&metadata) {
+        return Err(format!("others can change it (mode {:04o})", metadata.mode() & 0o7777));
     }
     let owner = metadata.uid();
-    if owner != 0 && owner != nix::unistd::geteuid().as_raw() {
+    if trusted_path::is_strange(owner) {
         return Err(format!("it belongs to uid {owner}; it has to belong to root or to us"));
     }
-    Ok(())
+    let directory = resolved.parent().unwrap_or(Path::new("/"));
+    trusted_path::check_directory(directory, Holds::WhatIsThere)
+        .map_err(|error| error.to_string())?;
+    Ok(resolved)
 }
