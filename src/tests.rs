@@ -17,7 +17,7 @@ const ARROWS: [(&str, &[&str]); 17] = [
     ("provider", &["backend", "key_id", "limits", "random", "secret", "sim_point"]),
     ("service", &["limits", "provider", "secret"]),
     ("server", &["authority", "limits", "provider", "service", "sim_point"]),
-    ("socket", &["server"]),
+    ("socket", &["server", "trusted_path"]),
     ("config", &["backend", "limits", "provider", "socket"]),
     ("telemetry", &["config"]),
     ("notify", &["provider"]),
