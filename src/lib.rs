@@ -56,7 +56,7 @@
 //! backend   → (leaves)                      knows one KMS; no key policy beyond it
 //! config    → backend, provider, socket     makes their settings from text
 //! telemetry → config,  notify → provider
-//! leaves:     authority, hardening, key_id, limits, random, secret, sim_point
+//! leaves:     authority, hardening, key_id, limits, random, secret, sim_point, trusted_path
 //! ```
 //!
 //! # Why the backend looks as it does
@@ -104,3 +104,4 @@ pub mod socket;
 mod telemetry;
 #[cfg(test)]
 mod tests;
+mod trusted_path;

@@ -163,11 +163,15 @@ impl Provider {
             outcome => return self.heed(outcome),
         }
         // Another node may have made the key a moment ago.
-        self.monitor.refresh(deadline).await;
+        let looked = self.monitor.refresh(deadline).await;
         match self.backend.unwrap(request, deadline).await {
-            // That there was no time for a second look does not make it less unknown.
-            Err(error) if matches!(error.kind, ErrorKind::KeyNotFound | ErrorKind::Timeout) => {
-                Err(self.unknown(stored.key_id.clone()))
+            Err(error) if looked && error.kind == ErrorKind::KeyNotFound => Err(self
+                .unless_out_of_order(Error::KeyUnknown {
+                    key_id: stored.key_id.clone(),
+                    ours: true,
+                })),
+            Err(error) if !looked && is_no_answer(&error) => {
+                Err(self.unless_out_of_order(Error::NotLookedUp(stored.key_id.clone())))
             }
             outcome => self.heed(outcome),
         }
@@ -182,18 +186,22 @@ impl Provider {
             Err(error) if error.kind == ErrorKind::KeyNotFound => {}
             Err(error) => return self.heed(Err(error)),
         }
-        self.monitor.refresh(deadline).await;
-        // That there is no key is told in the backend's words: it knows which one it looked for.
-        match self.heed(self.backend.unwrap_foreign(Arc::clone(&request), deadline).await)? {
-            Some(seed) => Ok(seed),
-            None => Err(not_ours(&request)),
+        let looked = self.monitor.refresh(deadline).await;
+        match self.backend.unwrap_foreign(Arc::clone(&request), deadline).await {
+            Ok(Some(seed)) => Ok(seed),
+            Ok(None) => Err(not_ours(&request)),
+            Err(error) if !looked && is_no_answer(&error) => {
+                Err(self.unless_out_of_order(Error::NotLookedUp(request.key_id.clone())))
+            }
+            // That there is no key is told in the backend's words: it knows which one it looked for.
+            Err(error) => self.heed(Err(error)),
         }
     }
 
     /// A key is unknown only if the KMS could be asked; otherwise the outage is the reason.
-    fn unknown(&self, key_id: String) -> Error {
+    fn unless_out_of_order(&self, error: Error) -> Error {
         match self.monitor.state().healthy(Instant::now(), self.stale_after) {
-            Ok(_) => Error::KeyUnknown { key_id, ours: true },
+            Ok(_) => error,
             Err(outage) => outage,
         }
     }
@@ -251,6 +259,11 @@ impl Provider {
     pub fn states(&self) -> watch::Receiver<State> {
         self.monitor.subscribe()
     }
+}
+
+/// Whether it leaves open if the KMS has the key, as long as nobody has looked afresh.
+fn is_no_answer(error: &BackendError) -> bool {
+    matches!(error.kind, ErrorKind::KeyNotFound | ErrorKind::Timeout)
 }
 
 fn not_ours(request: &ForeignRequest) -> Error {

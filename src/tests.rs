@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Who may use whom, besides itself; leaves are listed, too. The picture is in `src/lib.rs`.
-const ARROWS: [(&str, &[&str]); 16] = [
+const ARROWS: [(&str, &[&str]); 17] = [
     ("authority", &[]),
     ("hardening", &[]),
     ("key_id", &[]),
@@ -12,11 +12,12 @@ const ARROWS: [(&str, &[&str]); 16] = [
     ("random", &[]),
     ("secret", &[]),
     ("sim_point", &[]),
-    ("backend", &["key_id", "random", "secret"]),
+    ("trusted_path", &[]),
+    ("backend", &["key_id", "random", "secret", "trusted_path"]),
     ("provider", &["backend", "key_id", "limits", "random", "secret", "sim_point"]),
     ("service", &["limits", "provider", "secret"]),
     ("server", &["authority", "limits", "provider", "service", "sim_point"]),
-    ("socket", &["server"]),
+    ("socket", &["server", "trusted_path"]),
     ("config", &["backend", "limits", "provider", "socket"]),
     ("telemetry", &["config"]),
     ("notify", &["provider"]),

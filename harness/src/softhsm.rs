@@ -116,6 +116,17 @@ impl SoftHsm {
         self.run(&mut command);
     }
 
+    /// Makes a token that has a security officer and no user yet, as a creation that was cut off leaves it.
+    ///
+    /// # Panics
+    ///
+    /// If it fails.
+    pub fn init_without_user(&self, so_pin: &str) {
+        let mut command = Command::new(crate::built::p11());
+        command.arg(&self.module).args([&self.token_label, so_pin, "blank"]);
+        self.run(&mut command);
+    }
+
     /// What the bare module takes for an AES-GCM encrypt and decrypt of 32 bytes, in nanoseconds.
     ///
     /// # Panics

@@ -127,7 +127,7 @@ impl Backend for Pkcs11 {
     }
 
     fn observe(&self, deadline: Instant) -> Reply<'_, KeySet> {
-        Box::pin(self.pool.run("look at the token", deadline, Worker::observe))
+        Box::pin(self.pool.run_first("look at the token", deadline, Worker::observe))
     }
 
     fn wrap(&self, request: WrapRequest, deadline: Instant) -> Reply<'_, Wrapped> {

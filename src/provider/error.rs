@@ -39,6 +39,12 @@ pub enum Error {
         /// Whether it looks like one of this plugin's.
         ours: bool,
     },
+    /// No key with this id is known, and there was no time to look it up afresh.
+    #[error(
+        "no key with id {} is known yet, and the KMS could not be looked at afresh in time; try again",
+        shown(.0)
+    )]
+    NotLookedUp(String),
     /// The key that Status announced to this connection has gone since.
     #[error("the key {0} that Status announced is gone; the next Status names its successor")]
     AnnouncedKeyGone(KeyId),

@@ -40,11 +40,11 @@ impl Handle {
 
     /// Waits for an observation that begins after this call, and for no longer than `deadline`.
     ///
-    /// Callers that ask while one is under way share the one after it.
-    pub async fn refresh(&self, deadline: Instant) {
+    /// Callers that ask while one is under way share the one after it. `false` if it has not ended by then.
+    pub async fn refresh(&self, deadline: Instant) -> bool {
         let wanted = self.begun.load(Ordering::SeqCst) + 1;
         self.nudge();
-        self.wait_until(deadline, |state| state.observations >= wanted).await;
+        self.wait_until(deadline, |state| state.observations >= wanted).await
     }
 
     /// Waits for the first observation, and for no longer than `deadline`.
@@ -52,7 +52,8 @@ impl Handle {
         self.wait_until(deadline, |state| state.observations > 0).await;
     }
 
-    async fn wait_until(&self, deadline: Instant, condition: impl Fn(&State) -> bool) {
+    /// Whether it came to be by the deadline.
+    async fn wait_until(&self, deadline: Instant, condition: impl Fn(&State) -> bool) -> bool {
         let until = async {
             loop {
                 let ended = self.ended.notified();
@@ -65,8 +66,7 @@ impl Handle {
                 ended.await;
             }
         };
-        // The end of the deadline is no error here: the caller goes by the state as it is then.
-        let _ = timeout_at(deadline, until).await;
+        timeout_at(deadline, until).await.is_ok()
     }
 
     /// A receiver that is told of every change.

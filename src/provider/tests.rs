@@ -169,6 +169,36 @@ async fn older_keys_unwrap_and_a_missing_one_is_looked_for_afresh() {
     assert_eq!(kms.observations.load(Ordering::SeqCst), before + 1, "it looked afresh");
 }
 
+/// As long as no look has ended, nobody knows that the key is not there.
+#[tokio::test(start_paused = true)]
+async fn a_key_is_not_unknown_before_a_look_has_ended() {
+    let kms = FakeKms::new(&[1]);
+    let provider = start(&kms);
+    let client = Announced::default();
+    let encrypted = provider.encrypt(&client, seed(), soon()).await.unwrap();
+    kms.script.lock().keys = vec![2];
+    next_observation(&provider).await;
+    kms.script.lock().observing_takes = Duration::from_secs(4);
+    let refused = provider.decrypt(stored(&encrypted), soon()).await.err();
+    assert_eq!(refused, Some(Error::NotLookedUp(key(1).id.to_string())));
+
+    // The second try is too late for an answer, with a look and without.
+    let too_late = BackendError::new(ErrorKind::Timeout, "unwrap", "no answer in time");
+    for (takes, wanted) in
+        [(1, Error::Backend(too_late.clone())), (4, Error::NotLookedUp(key(1).id.to_string()))]
+    {
+        kms.script.lock().observing_takes = Duration::ZERO;
+        next_observation(&provider).await;
+        kms.script.lock().observing_takes = Duration::from_secs(takes);
+        let (calls, stored) = (Arc::clone(&provider), stored(&encrypted));
+        let call = tokio::spawn(async move { calls.decrypt(stored, soon()).await.err() });
+        sleep(Duration::from_millis(500)).await;
+        kms.script.lock().unwrapping_fails = Some(too_late.clone());
+        assert_eq!(call.await.unwrap(), Some(wanted));
+        kms.script.lock().unwrapping_fails = None;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn many_unknown_ids_share_observations() {
     let kms = FakeKms::new(&[1]);

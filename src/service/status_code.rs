@@ -16,6 +16,7 @@ pub fn code(error: &Error) -> Code {
             Code::InvalidArgument
         }
         Error::KeyUnknown { .. } => Code::NotFound,
+        Error::NotLookedUp(_) => Code::DeadlineExceeded,
         Error::AnnouncedKeyGone(_)
         | Error::AnotherKeyAnswered { .. }
         | Error::Starting
@@ -41,7 +42,7 @@ fn backend_code(kind: ErrorKind) -> Code {
 #[must_use]
 pub fn is_outage(error: &Error) -> bool {
     match error {
-        Error::Starting | Error::Stale(_) | Error::Outage { .. } => true,
+        Error::Starting | Error::Stale(_) | Error::Outage { .. } | Error::NotLookedUp(_) => true,
         Error::Backend(error) => {
             !matches!(error.kind, ErrorKind::BadCiphertext | ErrorKind::KeyNotFound)
         }
@@ -67,6 +68,7 @@ mod tests {
             (Error::PlaintextTooLong { bytes: 1, max: 1 }, Code::InvalidArgument, false),
             (Error::Ciphertext(FrameError::Short(0)), Code::InvalidArgument, false),
             (Error::KeyUnknown { key_id: String::new(), ours: true }, Code::NotFound, false),
+            (Error::NotLookedUp(String::new()), Code::DeadlineExceeded, true),
             (Error::AnnouncedKeyGone(id()), Code::Unavailable, false),
             (Error::AnotherKeyAnswered { asked: id(), answered: id() }, Code::Unavailable, false),
             (Error::Starting, Code::Unavailable, true),

@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, socket};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Gid, Uid, getegid, geteuid};
+use nix::unistd::{Gid, Uid, geteuid};
 
 use super::Access;
+use crate::trusted_path::{self, Holds, PathError};
 
 /// Why the socket cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +31,7 @@ pub enum SocketError {
         what: String,
     },
     /// Others could replace the socket, and an impostor could be given every secret.
-    #[error("{path} is not safe for the socket: {why}")]
+    #[error("{path} is not safe for the socket: {why}; use a directory of its own with mode 0750")]
     UnsafeDirectory {
         /// The directory.
         path: PathBuf,
@@ -158,44 +159,15 @@ fn connect(path: &Path) -> io::Result<()> {
 
 /// Nobody but root and we may be able to replace the socket or a directory above it.
 fn check_directory(directory: &Path) -> Result<(), SocketError> {
-    let resolved =
-        fs::canonicalize(directory).map_err(SocketError::io("find the directory", directory))?;
-    // As it is written: nobody else may own a symbolic link on the way.
-    for link in directory.ancestors() {
-        let metadata = fs::symlink_metadata(link).map_err(SocketError::io("look at", link))?;
-        let owner = metadata.uid();
-        if metadata.is_symlink() && owner != 0 && owner != geteuid().as_raw() {
-            let why =
-                format!("it is a symbolic link of uid {owner}, who could let it lead elsewhere");
-            return Err(SocketError::UnsafeDirectory { path: link.to_owned(), why });
-        }
-    }
-    for (depth, ancestor) in resolved.ancestors().enumerate() {
-        let metadata = fs::metadata(ancestor).map_err(SocketError::io("look at", ancestor))?;
-        if let Some(why) = unsafe_because(&metadata, depth == 0) {
-            return Err(SocketError::UnsafeDirectory { path: ancestor.to_owned(), why });
-        }
-    }
-    Ok(())
+    let resolved = trusted_path::resolve(directory, "find the directory")?;
+    Ok(trusted_path::check_directory(&resolved, Holds::WhatWeMake)?)
 }
 
-fn unsafe_because(metadata: &Metadata, holds_the_socket: bool) -> Option<String> {
-    if !metadata.is_dir() {
-        return Some("it is not a directory".to_owned());
+impl From<PathError> for SocketError {
+    fn from(error: PathError) -> Self {
+        match error {
+            PathError::Io { attempted, path, source } => Self::io(attempted, &path)(source),
+            PathError::Unsafe { path, why } => Self::UnsafeDirectory { path, why },
+        }
     }
-    let (owner, group, mode) = (metadata.uid(), metadata.gid(), metadata.mode());
-    if owner != 0 && owner != geteuid().as_raw() {
-        return Some(format!("it belongs to uid {owner}; it has to belong to root or to us"));
-    }
-    let others = mode & 0o002 != 0;
-    let strange_group = mode & 0o020 != 0 && group != 0 && group != getegid().as_raw();
-    // In a sticky directory nobody can remove what is ours, but anybody can be there before us.
-    let sticky = mode & 0o1000 != 0;
-    if (others || strange_group) && (holds_the_socket || !sticky) {
-        let mode = mode & 0o7777;
-        return Some(format!(
-            "others can write to it (mode {mode:04o}); use a directory of its own with mode 0750"
-        ));
-    }
-    None
 }

@@ -7,7 +7,7 @@
 //! * `PKCS11_SHIM_SCRIPT`: what to do, read at every call, so that a test can change it at any time.
 //!   A line each: a function, then what it does: `rv=0x30` (returns that, without calling), `ms=500`
 //!   (waits first), `flip` (flips a bit of what it returns), `short` (returns
-//!   a byte less than there is), `skip=2` (not for the first two calls),
+//!   a byte less than there is), `flags=0x40000` (of C_GetTokenInfo: sets these, too), `skip=2` (not for the first two calls),
 //!   `once` (for one call only). An example: `C_Encrypt skip=1 rv=0x30`. Calls are counted from the
 //!   moment that the script was written.
 //!
@@ -55,6 +55,7 @@ struct Order {
     wait: Duration,
     flip: bool,
     short: bool,
+    flags: CK_FLAGS,
 }
 
 fn script() -> Option<String> {
@@ -77,6 +78,7 @@ fn order(function: &str) -> Order {
         match word.split_once('=') {
             Some(("rv", value)) => order.rv = Some(number(value)),
             Some(("ms", value)) => order.wait = Duration::from_millis(number(value)),
+            Some(("flags", value)) => order.flags = number(value),
             Some(("skip", value)) => skip = number(value) as usize,
             _ if word == "once" => times = 1,
             _ if word == "short" => order.short = true,
@@ -138,6 +140,7 @@ macro_rules! wrap {
             $(list.$name = Some($name);)+
             list.C_Initialize = Some(C_Initialize);
             list.C_Finalize = Some(C_Finalize);
+            list.C_GetTokenInfo = Some(C_GetTokenInfo);
             list.C_Encrypt = Some(C_Encrypt);
             list.C_Decrypt = Some(C_Decrypt);
             list
@@ -147,7 +150,6 @@ macro_rules! wrap {
 }
 
 wrap! {
-    C_GetTokenInfo(slot: CK_SLOT_ID, info: *mut CK_TOKEN_INFO);
     C_OpenSession(slot: CK_SLOT_ID, flags: CK_FLAGS, app: *mut c_void, notify: CK_NOTIFY, session: *mut CK_SESSION_HANDLE);
     C_CloseSession(session: CK_SESSION_HANDLE);
     C_Login(session: CK_SESSION_HANDLE, user: CK_USER_TYPE, pin: *mut CK_UTF8CHAR, length: CK_ULONG);
@@ -172,6 +174,19 @@ unsafe extern "C" fn C_Finalize(reserved: *mut c_void) -> CK_RV {
     };
     // SAFETY: the caller's argument is passed on as it is.
     call("C_Finalize", 0, || unsafe { real(reserved) }).0
+}
+
+unsafe extern "C" fn C_GetTokenInfo(slot: CK_SLOT_ID, info: *mut CK_TOKEN_INFO) -> CK_RV {
+    let Some(real) = shim().and_then(|shim| shim.real.C_GetTokenInfo) else {
+        return CKR_GENERAL_ERROR;
+    };
+    // SAFETY: the caller's arguments are passed on as they are.
+    let (rv, order) = call("C_GetTokenInfo", slot, || unsafe { real(slot, info) });
+    if rv == CKR_OK && !info.is_null() {
+        // SAFETY: after CKR_OK, `info` has been written.
+        unsafe { (*info).flags |= order.flags };
+    }
+    rv
 }
 
 /// Changes what was returned: flips a bit of its last byte, or drops that byte.

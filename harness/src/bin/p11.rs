@@ -1,6 +1,7 @@
 //! Makes, changes and deletes keys on a token, for tests: what an operator could do with other tools.
 //!
 //! ```text
+//! p11 MODULE TOKEN SO_PIN blank               makes a token that has no user yet
 //! p11 MODULE TOKEN PIN generate LABEL ID [weak]
 //! p11 MODULE TOKEN PIN import LABEL ID HEX
 //! p11 MODULE TOKEN PIN set LABEL ID encrypt=false
@@ -26,6 +27,9 @@ fn main() -> Outcome<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let [module, token, pin, rest @ ..] = &args[..] else { return Err("see the source".into()) };
+    if rest == ["blank"] {
+        return blank(module, token, pin);
+    }
     let session = open(module, token, pin)?;
     match rest {
         ["generate", label, id] => generate(&session, label, id, false),
@@ -84,9 +88,26 @@ fn time(session: &Session, key: ObjectHandle) -> Outcome<()> {
     Ok(())
 }
 
-fn open(module: &str, token: &str, pin: &str) -> Outcome<Session> {
+fn load(module: &str) -> Outcome<Pkcs11> {
     let context = Pkcs11::new(module)?;
     context.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK))?;
+    Ok(context)
+}
+
+/// What remains of a creation that was cut off before there was a user.
+fn blank(module: &str, token: &str, so_pin: &str) -> Outcome<()> {
+    let context = load(module)?;
+    for slot in context.get_slots_with_token()? {
+        if !context.get_token_info(slot)?.token_initialized() {
+            context.init_token(slot, &AuthPin::from(so_pin.to_owned()), token)?;
+            return Ok(());
+        }
+    }
+    Err("no free slot".into())
+}
+
+fn open(module: &str, token: &str, pin: &str) -> Outcome<Session> {
+    let context = load(module)?;
     for slot in context.get_slots_with_token()? {
         if context.get_token_info(slot)?.label() == token {
             let session = context.open_rw_session(slot)?;

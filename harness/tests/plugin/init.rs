@@ -163,19 +163,107 @@ fn a_token_that_is_there_keeps_its_pin() {
     assert!(out(&output).contains("token     was there"));
 }
 
-/// A PIN without its token: the token's directory is not mounted, or SOFTHSM2_CONF names another.
+/// Whether there is a token's directory in sight of SoftHSM.
+fn tokens_in_sight(token: &SoftHsm) -> usize {
+    fs::read_dir(token.tokens()).unwrap().count()
+}
+
+/// Runs an init that has to refuse; gives what it says.
+fn refuses(config: &PluginConfig) -> String {
+    let output = config.run(&["init"]);
+    assert_eq!(output.status.code(), Some(78), "{output:?}");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// PINs without their token: the token's directory is not mounted, or SOFTHSM2_CONF names another. Another key
+/// would be written under until the first is back.
 #[test]
 fn where_a_token_was_no_other_is_made() {
     let Some((_stage, token, config)) = fresh("token gone") else { return };
-    assert!(config.run(&["init"]).status.success());
-    fs::remove_file(token.pin_file().with_file_name("so-pin")).unwrap();
+    let first = config.run(&["init"]);
+    assert!(first.status.success(), "{first:?}");
+    let record = token.pin_file().with_file_name("pin.token");
+    assert_eq!(fs::metadata(&record).unwrap().permissions().mode() & 0o777, 0o600);
     token.take_away();
     fs::create_dir(token.tokens()).unwrap();
-    let output = config.run(&["init"]);
-    assert_eq!(output.status.code(), Some(78), "{output:?}");
-    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    let error = refuses(&config);
+    assert!(error.contains("it is not in sight; mount or restore its directory"), "{error}");
+    assert!(error.contains(&format!("remove {}", record.display())), "{error}");
+    assert_eq!(tokens_in_sight(&token), 0);
+    // Nor with the security officer's PIN where it belongs, nor without either.
+    let files = [token.pin_file().with_file_name("so-pin"), token.pin_file()];
+    let pins: Vec<_> = files.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+    for file in &files {
+        fs::remove_file(file).unwrap();
+        assert!(refuses(&config).contains("it is not in sight"));
+    }
+    // What was begun and never finished is no token, either, whoever its security officer is.
+    token.write_pin(&pins[1]);
+    fs::write(&files[0], &pins[0]).unwrap();
+    fs::set_permissions(&files[0], fs::Permissions::from_mode(0o600)).unwrap();
+    token.init_without_user(&pins[0]);
+    assert_eq!(tokens_in_sight(&token), 1);
+    assert!(refuses(&config).contains("it is not in sight"));
+    fs::remove_dir_all(token.tokens()).unwrap();
+    token.bring_back();
+    let again = config.run(&["init"]);
+    assert!(again.status.success(), "{again:?}");
+    assert_eq!(key_id(&again), key_id(&first));
+
+    // Without its record, and without the security officer's PIN, as on a node that it was copied to.
+    fs::remove_file(&record).unwrap();
+    fs::remove_file(&files[0]).unwrap();
+    token.take_away();
+    fs::create_dir(token.tokens()).unwrap();
+    let error = refuses(&config);
     assert!(error.contains("this node had a token"), "{error}");
-    assert_eq!(fs::read_dir(token.tokens()).unwrap().count(), 0);
+    assert_eq!(tokens_in_sight(&token), 0);
+}
+
+/// One file of it that cannot be read, and SoftHSM lists it no more.
+#[test]
+fn beside_a_token_that_cannot_be_read_no_other_is_made() {
+    let Some((_stage, token, config)) = fresh("token damaged") else { return };
+    let first = config.run(&["init"]);
+    assert!(first.status.success(), "{first:?}");
+    let directory = fs::read_dir(token.tokens()).unwrap().next().unwrap().unwrap().path();
+    let file = directory.join("token.object");
+    let content = fs::read(&file).unwrap();
+    fs::write(&file, b"").unwrap();
+    assert!(refuses(&config).contains("it is not in sight"));
+    assert_eq!(tokens_in_sight(&token), 1);
+    fs::write(&file, content).unwrap();
+    let again = config.run(&["init"]);
+    assert_eq!(key_id(&again), key_id(&first), "{again:?}");
+}
+
+/// A token that was there before there were records, and PINs of the operator's own before there is a token.
+#[test]
+fn a_token_is_put_on_record_when_it_is_seen_and_not_before() {
+    let Some((_stage, token, config)) = fresh("record") else { return };
+    let (record, so_pin) =
+        (token.pin_file().with_file_name("pin.token"), token.pin_file().with_file_name("so-pin"));
+    token.write_pin("a-pin-of-the-operators-own");
+    fs::write(&so_pin, "and-another-for-the-officer").unwrap();
+    fs::set_permissions(&so_pin, fs::Permissions::from_mode(0o600)).unwrap();
+    let output = config.run(&["init"]);
+    assert!(output.status.success(), "{output:?}");
+    for text in ["token     created", "user PIN  was there", "key       created"] {
+        assert!(out(&output).contains(text), "{}", out(&output));
+    }
+    fs::remove_file(&record).unwrap();
+    let output = config.run(&["init"]);
+    assert!(out(&output).contains("token     was there"), "{output:?}");
+    let text = fs::read_to_string(&record).unwrap();
+    assert!(text.contains("\"kleidi\", serial "), "{text}");
+    assert!(!text.contains("operators-own"), "{text}");
+    token.take_away();
+    fs::create_dir(token.tokens()).unwrap();
+    assert!(refuses(&config).contains("it is not in sight"));
+    // The operator's word that it is gone.
+    fs::remove_file(&record).unwrap();
+    let output = config.run(&["init"]);
+    assert!(out(&output).contains("token     created"), "{output:?}");
 }
 
 /// Run by root, it would leave files that the plugin's user cannot read.

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 use std::time::Duration;
 
@@ -301,6 +302,43 @@ fn a_full_queue_is_said_at_once() {
     wait_healthy(&plugin);
 }
 
+/// Many calls that wait are many calls, and say nothing of the token: Status stays as it is.
+#[test]
+fn a_full_queue_is_no_outage() {
+    let stage = Stage::new("full, no outage");
+    let Some(token) = SoftHsm::with_key(&stage, "token", "kek", 1) else { return };
+    let shim = Shim::new(&stage);
+    let config = Plugin::new(&stage, "plugin", &token).with_shim(&shim, &token);
+    let plugin = config.append("  queue: 2\n").start();
+    wait_healthy(&plugin);
+    let wrapped = plugin.client().encrypt(SEED).unwrap();
+    shim.order("C_DecryptInit ms=100");
+    let end = Instant::now() + Duration::from_secs(6);
+    let refused: usize = std::thread::scope(|scope| {
+        let callers: Vec<_> = (0..8)
+            .map(|_| {
+                scope.spawn(|| {
+                    let (mut client, mut refused) = (plugin.client(), 0);
+                    while Instant::now() < end {
+                        match client.decrypt(&wrapped).map_err(|error| error.code()) {
+                            Err(Code::ResourceExhausted) => refused += 1,
+                            other => assert_eq!(other.as_deref(), Ok(&SEED[..])),
+                        }
+                    }
+                    refused
+                })
+            })
+            .collect();
+        let mut client = plugin.client();
+        while Instant::now() < end {
+            client.status().expect("the token is in order");
+        }
+        callers.into_iter().map(|caller| caller.join().unwrap()).sum()
+    });
+    assert!(refused > 0, "the queue was full");
+    assert!(!plugin.process.log().contains("out of order"), "{}", plugin.process.log());
+}
+
 #[test]
 fn a_module_that_is_missing_or_no_module_is_a_configuration_fault() {
     let stage = Stage::new("no module");
@@ -324,4 +362,33 @@ fn a_module_that_is_missing_or_no_module_is_a_configuration_fault() {
     let mut process = config.spawn("writable-module");
     assert_eq!(process.wait(), 78);
     assert!(process.log().contains("others can change it"), "{}", process.log());
+}
+
+/// Whoever can write to a directory above the module can put another in its place before it is loaded.
+#[test]
+fn a_module_that_others_can_exchange_is_not_loaded() {
+    let stage = Stage::new("module's directory");
+    let Some(token) = SoftHsm::with_key(&stage, "token", "kek", 1) else { return };
+    let above = stage.make_dir("above");
+    let copy = stage.make_dir("above/below").join("module.so");
+    fs::copy(token.module(), &copy).unwrap();
+    let (from, to) = (token.module().display().to_string(), copy.display().to_string());
+    let config = Plugin::new(&stage, "plugin", &token).replace(&from, &to);
+    let chmod = |mode| fs::set_permissions(&above, fs::Permissions::from_mode(mode)).unwrap();
+    chmod(0o777);
+    let mut process = config.spawn("writable-directory");
+    assert_eq!(process.wait(), 78, "{}", process.log());
+    let said = format!("{} is not safe: others can write to it (mode 0777)", above.display());
+    assert!(process.log().contains(&said), "{}", process.log());
+    // As /tmp is: nobody can exchange what is another's.
+    chmod(0o1777);
+    wait_healthy(&config.clone().start());
+    if !nix::unistd::geteuid().is_root() {
+        return kleidi_harness::components::skip("only root can give a directory away");
+    }
+    chmod(0o755);
+    std::os::unix::fs::chown(&above, Some(12345), None).unwrap();
+    let mut process = config.spawn("foreign-directory");
+    assert_eq!(process.wait(), 78, "{}", process.log());
+    assert!(process.log().contains("it belongs to uid 12345"), "{}", process.log());
 }

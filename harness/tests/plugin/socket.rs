@@ -143,6 +143,29 @@ fn a_directory_that_others_can_write_to_is_refused() {
     assert!(refuses(&missing).contains("cannot find the directory"));
 }
 
+/// Our own group may have members beside us; that of root is root's.
+#[test]
+fn a_directory_that_a_group_can_write_to_is_refused() {
+    let Some((stage, _token, config)) = stopped("group") else { return };
+    if !nix::unistd::geteuid().is_root() {
+        return kleidi_harness::components::skip("only root can give a directory to a group");
+    }
+    let socket = config.socket();
+    let directory = socket.parent().unwrap();
+    let serve = |name: &str, group: u32| {
+        std::os::unix::fs::chown(directory, None, Some(group)).unwrap();
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o770)).unwrap();
+        let mut command = config.command(&["serve", "--config"]);
+        command.arg(config.file()).gid(group);
+        Process::spawn(&stage, name, &mut command)
+    };
+    let mut process = serve("own group", 12345);
+    assert_eq!(process.wait(), 73, "{}", process.log());
+    assert!(process.log().contains("others can write to it (mode 0770)"), "{}", process.log());
+    let mut process = serve("root's group", 0);
+    process.wait_ready(|| if socket.exists() { Ok(()) } else { Err(String::new()) });
+}
+
 /// Another user's process: the kernel tells who it is, whatever the file's mode.
 #[test]
 fn only_the_users_on_the_list_may_talk() {

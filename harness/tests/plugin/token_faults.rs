@@ -93,11 +93,7 @@ fn a_wrong_pin_is_tried_once_and_a_right_one_at_once() {
     let plugin = Plugin::new(&stage, "plugin", &token).with_shim(&shim, &token).start();
     let code = wait_says(&plugin, "is the one that the token has refused");
     assert_eq!(code, Code::Unauthenticated);
-    let tries = shim.count("C_Initialize");
-    eventually("more observations", || {
-        let now = shim.count("C_Initialize");
-        if now >= tries + 2 { Ok(()) } else { Err(format!("{now}")) }
-    });
+    more_observations(&shim);
     assert_eq!(shim.count("C_Login"), 1, "a token locks after a few wrong PINs");
     token.write_pin(SoftHsm::PIN);
     wait_healthy(&plugin);
@@ -105,6 +101,66 @@ fn a_wrong_pin_is_tried_once_and_a_right_one_at_once() {
     stage.assert_absent(&[b"not-the-pin-6b1d-canary", SoftHsm::PIN.as_bytes()], |file| {
         file.file_name() != Some("pin".as_ref())
     });
+}
+
+/// Waits until the module has been initialised anew twice.
+fn more_observations(shim: &Shim) {
+    let tries = shim.count("C_Initialize");
+    within(SOON, "more observations", || {
+        let now = shim.count("C_Initialize");
+        if now >= tries + 2 { Ok(()) } else { Err(format!("{now}")) }
+    });
+}
+
+/// The PIN file stays as it is, and another token is put in the place of the right one for a while.
+#[test]
+fn a_pin_that_another_token_has_refused_is_right_for_this_one() {
+    let stage = Stage::new("wrong token");
+    let Some(token) = SoftHsm::with_key(&stage, "token", "kek", 1) else { return };
+    let Some(other) = SoftHsm::empty(&stage, "other") else { return };
+    let pins = ["--pin", "pin-of-another-token", "--so-pin", SoftHsm::SO_PIN];
+    let args = ["--init-token", "--free", "--label", other.token_label()];
+    other.util(&[&args[..], &pins[..]].concat());
+    token.take_away();
+    fs::rename(other.tokens(), token.tokens()).unwrap();
+    let plugin = Plugin::new(&stage, "plugin", &token).start();
+    wait_says(&plugin, "is the one that the token has refused");
+    fs::rename(token.tokens(), other.tokens()).unwrap();
+    token.bring_back();
+    wait_healthy(&plugin);
+}
+
+/// A token that refuses its own PIN for a while: the file is touched when that is over.
+#[test]
+fn a_refused_pin_is_tried_again_when_its_file_is_touched() {
+    let stage = Stage::new("touched PIN");
+    let Some(token) = SoftHsm::with_key(&stage, "token", "kek", 1) else { return };
+    let shim = Shim::new(&stage);
+    shim.order("C_Login rv=0xA0"); // PIN_INCORRECT
+    let plugin = Plugin::new(&stage, "plugin", &token).with_shim(&shim, &token).start();
+    wait_says(&plugin, "if it is right after all, touch the file");
+    shim.order("");
+    more_observations(&shim);
+    assert_eq!(shim.count("C_Login"), 1);
+    token.write_pin(SoftHsm::PIN);
+    wait_healthy(&plugin);
+    assert_eq!(shim.count("C_Login"), 2);
+}
+
+/// Locked after too many wrong PINs, of whomever: unlocked by the security officer, it takes the same PIN again.
+#[test]
+fn a_token_that_was_unlocked_is_logged_in_to_again() {
+    let stage = Stage::new("locked");
+    let Some(token) = SoftHsm::with_key(&stage, "token", "kek", 1) else { return };
+    let shim = Shim::new(&stage);
+    shim.order("C_Login rv=0xA4\nC_GetTokenInfo flags=0x40000"); // PIN_LOCKED, CKF_USER_PIN_LOCKED
+    let plugin = Plugin::new(&stage, "plugin", &token).with_shim(&shim, &token).start();
+    wait_says(&plugin, "is the one that the token has refused");
+    more_observations(&shim);
+    assert_eq!(shim.count("C_Login"), 1, "as long as it is locked");
+    shim.order("");
+    wait_healthy(&plugin);
+    assert_eq!(shim.count("C_Login"), 2);
 }
 
 #[test]

@@ -18,6 +18,8 @@ use cryptoki::slot::{Slot, TokenInfo};
 use cryptoki::types::AuthPin;
 use zeroize::Zeroizing;
 
+mod record;
+
 use super::class::{Class, classify, describe};
 use super::keys::{self, Attributes};
 use super::module::{Module, find_token, matching_tokens, unavailable};
@@ -27,6 +29,7 @@ use super::{PinSource, Settings};
 use crate::backend::{BackendError, ErrorKind};
 use crate::random::Random;
 use crate::secret::Secret;
+use record::Record;
 
 /// `CKA_ID` of a first key, unless another is asked for.
 const FIRST_CKA_ID: &[u8] = &[1];
@@ -114,24 +117,27 @@ impl Creation<'_> {
             return Err(BackendError::new(ErrorKind::Misconfigured, "log in as SO", reason));
         };
         let session = self.open(slot, UserType::User, &pin(self.pin_file)?)?;
+        Record::of(self.pin_file).write(&info)?;
         let key_created = self.create_key(&session)?;
         let token = format!("{:?}, serial {}", info.label(), info.serial_number());
         Ok(Report { token, token_created, pin_created: !had_pin, key_created })
     }
 
-    /// The token, or `None` if there certainly is none.
+    /// The token, or `None` if it is not in sight.
     fn look_for_token(&self) -> Result<Option<(Slot, TokenInfo)>, BackendError> {
-        for _ in 0..TRIES {
+        for tries_left in (0..TRIES).rev() {
             self.module.initialise()?;
             match find_token(self.module.context(), &self.settings.token) {
                 Ok(found) => return Ok(Some(found)),
                 Err(error) if error.kind == ErrorKind::Unavailable => {}
                 Err(error) => return Err(error),
             }
-            self.module.finalise();
-            pause_for(self.random.jitter(std::time::Duration::from_millis(50)));
+            // What was seen last is what a token is made in.
+            if tries_left > 0 {
+                self.module.finalise();
+                pause_for(self.random.jitter(std::time::Duration::from_millis(50)));
+            }
         }
-        self.module.initialise()?;
         Ok(None)
     }
 
@@ -151,6 +157,8 @@ impl Creation<'_> {
                 return Err(fail(ErrorKind::Misconfigured, "the configuration names no label"));
             }
         };
+        Record::of(self.pin_file).refuse_another(&self.settings.token)?;
+        self.refuse_without_so_pin()?;
         let context = self.module.context();
         let slots = context
             .get_slots_with_token()
@@ -162,22 +170,7 @@ impl Creation<'_> {
             return Err(fail(ErrorKind::Misconfigured, why)
                 .advise("initialise the token with the vendor's tools"));
         };
-        let so_pin_file = &self.options.so_pin_file;
-        if self.pin_file.exists() && !so_pin_file.exists() {
-            let why = format!(
-                "there is a PIN in {}, and none of a security officer in {}: this node had a token",
-                self.pin_file.display(),
-                so_pin_file.display()
-            );
-            return Err(fail(ErrorKind::Misconfigured, &why).advise(
-                "is its directory mounted, and does SOFTHSM2_CONF name it? For a new token with a PIN \
-                 of your own, put a security officer's beside it",
-            ));
-        }
-        let before: Vec<_> = matching_tokens(context, selector)?
-            .into_iter()
-            .map(|(_, info)| info.serial_number().to_owned())
-            .collect();
+        let before = self.none_in_use(matching_tokens(context, selector)?)?;
         // Both PINs are on the disk before the token knows them: whoever is killed in between goes
         // on with the same ones.
         self.make_pin(&self.options.so_pin_file)?;
@@ -189,11 +182,47 @@ impl Creation<'_> {
         // SoftHSM gives the token another slot, which shows after the next initialisation.
         self.module.finalise();
         self.module.initialise()?;
-        let new = |(_, info): &(Slot, TokenInfo)| !before.iter().any(|b| b == info.serial_number());
-        matching_tokens(context, selector)?
+        self.none_in_use(matching_tokens(context, selector)?)?
             .into_iter()
-            .find(new)
+            .find(|(_, info)| {
+                !before.iter().any(|(_, b)| b.serial_number() == info.serial_number())
+            })
             .ok_or_else(|| fail(ErrorKind::Unavailable, "it was made, and is not there"))
+    }
+
+    /// Refuses where there is a user's PIN and no security officer's: that node had a token.
+    fn refuse_without_so_pin(&self) -> Result<(), BackendError> {
+        let (pin, so_pin) = (self.pin_file, &self.options.so_pin_file);
+        if !pin.exists() || so_pin.exists() {
+            return Ok(());
+        }
+        let reason = format!(
+            "there is a PIN in {}, and none of a security officer in {}: this node had a token",
+            pin.display(),
+            so_pin.display()
+        );
+        let attempted = format!("create {}", self.settings.token);
+        Err(BackendError::new(ErrorKind::Misconfigured, attempted, reason).advise(
+            "is its directory mounted, and does SOFTHSM2_CONF name it? For a new token with a PIN of \
+             your own, put a security officer's beside it",
+        ))
+    }
+
+    /// The same tokens, if none has a user: that one was out of sight when it was looked for.
+    fn none_in_use(
+        &self,
+        tokens: Vec<(Slot, TokenInfo)>,
+    ) -> Result<Vec<(Slot, TokenInfo)>, BackendError> {
+        match tokens.iter().find(|(_, info)| info.user_pin_initialized()) {
+            None => Ok(tokens),
+            Some((_, info)) => {
+                let attempted = format!("create {}", self.settings.token);
+                let reason =
+                    format!("one has come into sight, with serial {}", info.serial_number());
+                Err(BackendError::new(ErrorKind::Unavailable, attempted, reason)
+                    .advise("run kleidi init again"))
+            }
+        }
     }
 
     /// Gives the user a PIN, as security officer.
@@ -201,6 +230,7 @@ impl Creation<'_> {
     /// `false` if the token does not know the security officer's PIN: where we made the token, SoftHSM
     /// was killed before it had set it. Such a token never had a user, and no key.
     fn set_pin(&self, slot: Slot) -> Result<bool, BackendError> {
+        Record::of(self.pin_file).refuse_another(&self.settings.token)?;
         let so_pin = pin(&self.options.so_pin_file).map_err(|error| {
             error.advise("the token has no user PIN yet, and only the security officer can set it")
         })?;
@@ -349,11 +379,15 @@ fn lock_directory(pin_file: &Path) -> Result<File, BackendError> {
     Ok(file)
 }
 
+fn with_suffix(file: &Path, suffix: &str) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
 /// A new file with mode 0600: whole or not there at all, even after a power cut.
 fn write_private(file: &Path, content: &Secret) -> io::Result<()> {
-    let mut name = file.as_os_str().to_owned();
-    name.push(".new");
-    let temporary = PathBuf::from(name);
+    let temporary = with_suffix(file, ".new");
     let _ = fs::remove_file(&temporary);
     let mut out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
     out.write_all(content.expose())?;

@@ -299,7 +299,7 @@ fn may_be_the_keys(error: &Error) -> bool {
 fn none_at_all(selector: &KeySelector) -> BackendError {
     let attempted = format!("find an {selector}");
     BackendError::new(ErrorKind::Misconfigured, attempted, "there is none on the token")
-        .advise("restore it, or create it with: kleidi init")
+        .advise("restore it; only where nothing is encrypted yet, create it with: kleidi init")
 }
 
 /// The index of the current key, by the rule above.

@@ -6,12 +6,13 @@
 //! C_Initialize. So every worker is *inside* ([`Module::enter`]) for the duration of its C calls, and
 //! re-initialising waits until nobody is.
 
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use cryptoki::context::Pkcs11;
 use cryptoki::error::{Error, RvError};
@@ -30,6 +31,7 @@ use super::sync::pause_for;
 use crate::backend::{BackendError, ErrorKind, KeySet};
 use crate::random::Random;
 use crate::secret::Secret;
+use crate::trusted_path::{self, Holds};
 
 /// Which token.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,13 +82,24 @@ pub(super) struct Module {
     pub(super) keys_version: std::sync::atomic::AtomicU64,
     /// The keys as last observed.
     pub(super) reported: Mutex<Option<KeySet>>,
-    /// The PIN that the token refused last. It is not tried again: a token locks after a few times.
-    refused_pin: Mutex<Option<Secret>>,
+    /// The PIN that each token refused last, by its serial number. It is not tried again: a token locks after a
+    /// few times.
+    refused_pins: Mutex<BTreeMap<String, RefusedPin>>,
+}
+
+/// A PIN that a token has refused.
+struct RefusedPin {
+    pin: Secret,
+    /// When its file was last written: written anew, it is the operator's word that it is right.
+    written: Option<SystemTime>,
+    /// The token said that it is locked (`CKF_USER_PIN_LOCKED`).
+    locked: bool,
 }
 
 /// An open token that we are logged in to.
 struct Token {
     slot: Slot,
+    serial: String,
     facts: Facts,
     /// Never used for anything: with the last session the login would be gone, too. (A [`Session`]
     /// is not `Sync`, hence the mutex.)
@@ -110,9 +123,10 @@ impl Module {
                 reason,
             )
         };
-        check_file(path).map_err(fail)?;
-        let context = Pkcs11::new(path).map_err(|error| fail(describe(&error)))?;
-        let calls = CryptoCalls::load(path).map_err(|error| fail(describe(&error)))?;
+        // What was looked at is what is loaded: no link is followed once more.
+        let file = check_file(path).map_err(fail)?;
+        let context = Pkcs11::new(&file).map_err(|error| fail(describe(&error)))?;
+        let calls = CryptoCalls::load(&file).map_err(|error| fail(describe(&error)))?;
         Ok(Self {
             context,
             calls,
@@ -121,7 +135,7 @@ impl Module {
             token: Renewed::new(),
             keys_version: std::sync::atomic::AtomicU64::new(0),
             reported: Mutex::new(None),
-            refused_pin: Mutex::new(None),
+            refused_pins: Mutex::default(),
         })
     }
 
@@ -181,8 +195,9 @@ impl Module {
         let (slot, info) = find_token(&self.context, selector)?;
         let anchor = open_session(&self.context, slot)
             .map_err(|error| unavailable(format!("open a session on {selector}"), &error))?;
-        self.login(&anchor, pin)?;
-        Ok(Token { slot, facts: facts(&info), anchor: Mutex::new(anchor) })
+        let serial = info.serial_number().to_owned();
+        self.login(&anchor, slot, &serial, pin)?;
+        Ok(Token { slot, serial, facts: facts(&info), anchor: Mutex::new(anchor) })
     }
 
     /// C_Initialize. The caller sees to it that nobody is inside.
@@ -197,23 +212,37 @@ impl Module {
         }
     }
 
-    /// Logs in, unless the PIN is one that the token has refused.
-    fn login(&self, session: &Session, source: &PinSource) -> Result<(), BackendError> {
+    /// Logs in, unless the PIN is one that this token has refused.
+    fn login(
+        &self,
+        session: &Session,
+        slot: Slot,
+        serial: &str,
+        source: &PinSource,
+    ) -> Result<(), BackendError> {
         let attempted = "log in to the token";
+        // In this order: what is written in between is another PIN, or is tried now.
         let pin = source.read()?;
-        let mut refused = self.refused_pin.lock();
-        if refused.as_ref() == Some(&pin) {
+        let written = source.written();
+        let mut refused = self.refused_pins.lock();
+        if let Some(before) = refused.get(serial)
+            && (before.pin == pin && before.written == written)
+            && !(before.locked && self.locked(slot) == Some(false))
+        {
             return Err(BackendError::new(
                 ErrorKind::Credentials,
                 attempted,
                 format!("the PIN in {source} is the one that the token has refused"),
             )
-            .advise("put the right PIN there; it is tried as soon as the file's content changes"));
+            .advise(
+                "put the right PIN there; it is tried as soon as the file is written, and if it is right \
+                 after all, touch the file",
+            ));
         }
         let raw = RawAuthPin::new(Box::new(pin.expose().to_vec()));
         match session.login_with_raw(UserType::User, &raw) {
             Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {
-                *refused = None;
+                refused.remove(serial);
                 Ok(())
             }
             Err(error @ Error::Pkcs11(RvError::UserPinNotInitialized, _)) => {
@@ -222,16 +251,27 @@ impl Module {
                     .advise("if it stays so, the token has no user PIN yet: kleidi init"))
             }
             Err(error) if classify(&error) == Class::Pin => {
-                *refused = Some(pin);
-                Err(BackendError::new(ErrorKind::Credentials, attempted, describe(&error)).advise(
+                let locked = self.locked(slot) == Some(true);
+                refused.insert(serial.to_owned(), RefusedPin { pin, written, locked });
+                let advice = if locked {
+                    "have the security officer unlock the token; the PIN is tried again then"
+                        .to_owned()
+                } else {
                     format!(
                         "put the right PIN into {source}; the refused one is not tried again, because \
                          tokens lock after a few wrong ones"
-                    ),
-                ))
+                    )
+                };
+                Err(BackendError::new(ErrorKind::Credentials, attempted, describe(&error))
+                    .advise(advice))
             }
             Err(error) => Err(unavailable(attempted.to_owned(), &error)),
         }
+    }
+
+    /// Whether the token says that the user's PIN is locked, if it says anything.
+    fn locked(&self, slot: Slot) -> Option<bool> {
+        self.context.get_token_info(slot).ok().map(|info| info.user_pin_locked())
     }
 }
 
@@ -255,7 +295,7 @@ impl Inside<'_> {
     /// Logs in again after the token has logged us out.
     pub(super) fn login_again(&self, pin: &PinSource) -> Result<(), BackendError> {
         match self.token.value() {
-            Some(token) => self.module.login(&token.anchor.lock(), pin),
+            Some(token) => self.module.login(&token.anchor.lock(), token.slot, &token.serial, pin),
             None => Ok(()),
         }
     }
@@ -321,7 +361,10 @@ pub(super) fn find_token(
         (Some(token), 0) => Ok(token),
         (None, _) => {
             Err(BackendError::new(ErrorKind::Unavailable, attempted(), "no such token is present")
-                .advise("bring it back, or create it with: kleidi init"))
+                .advise(
+                    "bring it back: is its directory mounted, and does SOFTHSM2_CONF name it? Where \
+                     anything is encrypted already, no other helps; otherwise create it with: kleidi init",
+                ))
         }
         (Some((_, info)), _) => {
             let serials = found.iter().map(|(_, info)| info.serial_number());
@@ -340,24 +383,27 @@ pub(super) fn find_token(
     }
 }
 
-/// A regular file that only root and we can change, with an absolute path: `dlopen` would otherwise
-/// look around, and run whatever it finds.
-fn check_file(path: &Path) -> Result<(), String> {
+/// Where the path leads to: a regular file that only root and we can change or exchange. Absolute, because
+/// `dlopen` would otherwise look around, and run whatever it finds.
+fn check_file(path: &Path) -> Result<PathBuf, String> {
     if !path.is_absolute() {
         return Err("the path is not absolute".to_owned());
     }
-    let resolved: PathBuf = fs::canonicalize(path).map_err(|error| error.to_string())?;
+    let resolved =
+        trusted_path::resolve(path, "find the file").map_err(|error| error.to_string())?;
     let metadata = fs::metadata(&resolved).map_err(|error| error.to_string())?;
     if !metadata.is_file() {
         return Err("it is not a regular file".to_owned());
     }
-    let mode = metadata.mode();
-    if mode & 0o022 != 0 && (mode & 0o002 != 0 || metadata.gid() != 0) {
-        return Err(format!("others can change it (mode {:04o})", mode & 0o7777));
+    if trusted_path::others_may_write(&metadata) {
+        return Err(format!("others can change it (mode {:04o})", metadata.mode() & 0o7777));
     }
     let owner = metadata.uid();
-    if owner != 0 && owner != nix::unistd::geteuid().as_raw() {
+    if trusted_path::is_strange(owner) {
         return Err(format!("it belongs to uid {owner}; it has to belong to root or to us"));
     }
-    Ok(())
+    let directory = resolved.parent().unwrap_or(Path::new("/"));
+    trusted_path::check_directory(directory, Holds::WhatIsThere)
+        .map_err(|error| error.to_string())?;
+    Ok(resolved)
 }

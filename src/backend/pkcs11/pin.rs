@@ -1,6 +1,8 @@
 //! The user PIN: read from a file at each login, never kept longer.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use zeroize::Zeroizing;
 
@@ -25,9 +27,7 @@ pub enum PinSource {
 
 impl std::fmt::Display for PinSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::File(path) | Self::LegacyJson(path) => path.display().fmt(f),
-        }
+        self.file().display().fmt(f)
     }
 }
 
@@ -38,6 +38,17 @@ impl std::fmt::Debug for PinSource {
 }
 
 impl PinSource {
+    fn file(&self) -> &Path {
+        match self {
+            Self::File(path) | Self::LegacyJson(path) => path,
+        }
+    }
+
+    /// When the file was last written, where the file system tells.
+    pub(super) fn written(&self) -> Option<SystemTime> {
+        fs::metadata(self.file()).and_then(|metadata| metadata.modified()).ok()
+    }
+
     /// Reads the PIN.
     pub fn read(&self) -> Result<Secret, BackendError> {
         let fail = |kind, reason: String| {
@@ -82,7 +93,6 @@ fn without_newline(mut content: Zeroizing<Vec<u8>>) -> Secret {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
     fn file(content: &[u8], mode: u32) -> (tempfile::TempDir, PinSource) {

@@ -26,6 +26,9 @@ struct Job {
     run: Box<dyn FnOnce(&mut Worker) + Send>,
 }
 
+/// The job that comes before all in the queue, if there is one.
+type First = Arc<Mutex<Option<Job>>>;
+
 /// A thread counts as lost when one job has taken longer than this.
 pub(super) const LOST_AFTER: Duration = Duration::from_secs(5);
 
@@ -49,6 +52,7 @@ const STACK_BYTES: usize = 1 << 20;
 pub(super) struct Pool {
     jobs: Sender<Job>,
     queue: Receiver<Job>,
+    first: First,
     module: Arc<Module>,
     settings: Arc<Settings>,
     random: Arc<dyn Random>,
@@ -160,6 +164,7 @@ impl Pool {
             waiting: Arc::new(Waiting::new()),
             jobs,
             queue,
+            first: First::default(),
             module,
             settings,
             random,
@@ -181,6 +186,34 @@ impl Pool {
         deadline: Instant,
         operation: impl FnOnce(&mut Worker) -> Result<T, BackendError> + Send + 'static,
     ) -> Result<T, BackendError> {
+        self.run_by(attempted, deadline, operation, |job| self.jobs.try_send(job).is_ok()).await
+    }
+
+    /// The same before all that waits: that many calls wait says nothing of the token.
+    ///
+    /// One at a time: a second one takes the place of the first.
+    pub(super) async fn run_first<T: Send + 'static>(
+        &self,
+        attempted: &'static str,
+        deadline: Instant,
+        operation: impl FnOnce(&mut Worker) -> Result<T, BackendError> + Send + 'static,
+    ) -> Result<T, BackendError> {
+        let come_first = |job| {
+            *self.first.lock() = Some(job);
+            // Wakes a thread. Where the queue is full, one comes by without it.
+            let _ = self.jobs.try_send(Job { deadline, run: Box::new(|_| ()) });
+            true
+        };
+        self.run_by(attempted, deadline, operation, come_first).await
+    }
+
+    async fn run_by<T: Send + 'static>(
+        &self,
+        attempted: &'static str,
+        deadline: Instant,
+        operation: impl FnOnce(&mut Worker) -> Result<T, BackendError> + Send + 'static,
+        queue_up: impl FnOnce(Job) -> bool,
+    ) -> Result<T, BackendError> {
         let mut stock = self.take_stock();
         if self.is_short(&stock) {
             self.replace_a_thread();
@@ -195,7 +228,7 @@ impl Pool {
             let _ = answer.send(operation(worker));
         });
         // The queue's other end is ours, too: it can be full, but not gone.
-        if self.jobs.try_send(Job { deadline, run }).is_err() {
+        if !queue_up(Job { deadline, run }) {
             let reason = format!("{} calls are waiting already", self.settings.queue);
             return Err(BackendError::new(ErrorKind::Overloaded, attempted, reason));
         }
@@ -297,12 +330,13 @@ impl Pool {
         let (module, settings) = (Arc::clone(&self.module), Arc::clone(&self.settings));
         let mut worker = Worker::new(module, settings, Arc::clone(&self.random));
         let (queue, seen, epoch) = (self.queue.clone(), Arc::clone(&thread), self.epoch);
+        let first = Arc::clone(&self.first);
         let waiting = Arc::clone(&self.waiting);
         let number = self.started.fetch_add(1, Ordering::Relaxed);
         thread::Builder::new()
             .name(format!("pkcs11-{number}"))
             .stack_size(STACK_BYTES)
-            .spawn(move || work(&queue, &waiting, &seen, epoch, &mut worker))
+            .spawn(move || work(&first, &queue, &waiting, &seen, epoch, &mut worker))
             .map_err(|error| {
                 let attempted = "start a thread";
                 BackendError::new(ErrorKind::Unavailable, attempted, error.to_string())
@@ -313,13 +347,14 @@ impl Pool {
 
 /// The life of a thread.
 fn work(
+    first: &First,
     queue: &Receiver<Job>,
     waiting: &Waiting,
     seen: &Thread,
     epoch: Instant,
     worker: &mut Worker,
 ) {
-    while let Some(job) = next(queue, waiting) {
+    while let Some(job) = next(first, queue, waiting) {
         let now = Instant::now();
         // Nobody waits for it any more.
         if job.deadline <= now {
@@ -338,7 +373,11 @@ fn work(
 }
 
 /// The next job; `None` when the pool is gone.
-fn next(queue: &Receiver<Job>, waiting: &Waiting) -> Option<Job> {
+fn next(first: &First, queue: &Receiver<Job>, waiting: &Waiting) -> Option<Job> {
+    let first = first.lock().take();
+    if first.is_some() {
+        return first;
+    }
     if waiting.worth_staying_awake()
         && let Some(job) = stay_awake(|| queue.try_recv().ok())
     {

@@ -33,6 +33,8 @@ pub(crate) struct Script {
     pub(crate) keys: Vec<u8>,
     /// Every call fails with this.
     pub(crate) fails: Option<BackendError>,
+    /// Unwrapping fails with this.
+    pub(crate) unwrapping_fails: Option<BackendError>,
     /// Observing never ends, not even by its deadline.
     pub(crate) observing_hangs: bool,
     /// How long observing takes.
@@ -52,6 +54,7 @@ impl FakeKms {
             script: Mutex::new(Script {
                 keys: keys.to_vec(),
                 fails: None,
+                unwrapping_fails: None,
                 observing_hangs: false,
                 observing_takes: Duration::ZERO,
                 wraps_with: None,
@@ -126,6 +129,9 @@ impl Backend for FakeKms {
 
     fn unwrap(&self, request: Arc<UnwrapRequest>, _deadline: Instant) -> Reply<'_, Secret> {
         Box::pin(async move {
+            if let Some(error) = &self.script.lock().unwrapping_fails {
+                return Err(error.clone());
+            }
             let number = self.find(&request.key)?;
             let bad = || BackendError::new(ErrorKind::BadCiphertext, "unwrap", "it is damaged");
             let (iv, sealed) = request.payload.split_at_checked(12).ok_or_else(bad)?;

@@ -246,6 +246,32 @@ fn a_full_queue_refuses_at_once() {
     });
 }
 
+/// What looks at the token has a place of its own, and is woken for.
+#[test]
+fn a_full_queue_does_not_refuse_who_comes_first() {
+    in_many_orders(|| {
+        let module = Module::new();
+        let pool = pool(&module, 1, 1);
+        let first = |pool: &Pool, patience| {
+            let deadline = Instant::now() + patience;
+            shuttle::future::block_on(pool.run_first("look", deadline, |_| Ok(7)))
+        };
+        assert_eq!(first(&pool, LONG), Ok(7), "nobody else is there");
+        let gate = Arc::new(Gate::default());
+        gate.hang(&pool);
+        let callers = callers(&pool, 4, move |pool, number| match number {
+            0 => kind(&first(pool, Duration::from_millis(300))),
+            _ => kind(&call(pool, Duration::from_millis(300), |_| ())),
+        });
+        let kinds: Vec<_> = callers.into_iter().map(|caller| caller.join().unwrap()).collect();
+        assert!(kinds[1..].contains(&Some(ErrorKind::Overloaded)), "{kinds:?}");
+        assert!(kinds[0].is_some_and(|kind| kind != ErrorKind::Overloaded), "{kinds:?}");
+        gate.open();
+        while first(&pool, Duration::from_millis(300)) != Ok(7) {}
+        ends(pool, &module);
+    });
+}
+
 /// The pool ends while calls wait and one is under way.
 #[test]
 fn the_pool_ends_under_calls() {
