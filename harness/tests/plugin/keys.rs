@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use kleidi_harness::{Plugin, SoftHsm, Stage};
+use kleidi_harness::{Plugin, Shim, SoftHsm, Stage};
 use tonic::Code;
 
 use crate::{SEED, running, wait_healthy, wait_other_key, wait_outage, wait_says};
@@ -280,6 +280,37 @@ fn a_key_that_the_module_cannot_use_takes_no_other_down() {
     assert_eq!(wait_healthy(&plugin), second);
 }
 
+/// Of keys that may not encrypt it cannot be told which one wrapped: all are tried, and one that the
+/// module cannot use hides none of the others.
+#[test]
+fn a_broken_retired_key_hides_no_other() {
+    let stage = Stage::new("broken, retired");
+    let Some(token) = SoftHsm::with_key(&stage, "token", "kek", 1) else { return };
+    let shim = Shim::new(&stage);
+    let mut plugin = Plugin::new(&stage, "plugin", &token).with_shim(&shim, &token).start();
+    let old = plugin.client().encrypt(SEED).unwrap();
+    let first = token.object_files();
+    token.p11(&["generate", "kek", "02"]);
+    let second = token.object_files().into_iter().find(|file| !first.contains(file)).unwrap();
+    token.p11(&["generate", "kek", "03"]);
+    plugin.process.terminate();
+    for retired in ["01", "02"] {
+        token.p11(&["set", "kek", retired, "encrypt=false"]);
+    }
+    damage_padding(&second);
+    plugin.start_again();
+    assert!(wait_healthy(&plugin).ends_with("-03"));
+    let initialised = shim.count("C_Initialize");
+    assert_eq!(plugin.client().decrypt(&old).unwrap(), SEED);
+    assert_eq!(shim.count("C_Initialize"), initialised, "there is nothing to heal");
+    // It is not said that there is no such key while one cannot be tried.
+    let mut tampered = old.clone();
+    tampered.ciphertext[20] ^= 1;
+    let error = plugin.client().decrypt(&tampered).unwrap_err();
+    assert_eq!(error.code(), Code::Unavailable, "{error}");
+    assert!(error.message().contains("C_DecryptInit: CKR_GENERAL_ERROR"), "{error}");
+}
+
 /// SoftHSM keeps no checksum of its files: one damaged byte is another key that works perfectly.
 #[test]
 fn a_key_damaged_on_the_disk_is_found_out_before_it_is_used() {
@@ -318,7 +349,7 @@ fn damage_value(file: &Path) {
 }
 
 /// Flips a bit in its last block, which holds nothing but padding: SoftHSM cannot decrypt it.
-fn damage_padding(file: &Path) {
+pub(crate) fn damage_padding(file: &Path) {
     damage(file, 16 + 47);
 }
 

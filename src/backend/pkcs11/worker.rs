@@ -12,7 +12,7 @@ use cryptoki::session::Session;
 use zeroize::Zeroizing;
 
 use super::Settings;
-use super::class::{Class, classify};
+use super::class::{Class, another_key_may_do, classify};
 use super::foreign;
 use super::keys::{Facts, Keyring};
 use super::module::{Inside, Module};
@@ -291,20 +291,25 @@ impl Drop for Worker {
 
 /// The plaintext by the first key that opens the ciphertext; `None` if the data are at fault.
 ///
-/// Modules give the same code for bad data and for a broken device. Which it was is told by a canary.
+/// One that is broken hides none of the others: its error counts when none opens. Modules give the same
+/// code for bad data and for a broken device. Which it was is told by a canary.
 fn first_that_opens<K>(
     tools: &Tools<'_>,
     keys: &Keys,
     candidates: impl IntoIterator<Item = K>,
     open: impl Fn(K) -> Result<Zeroizing<Vec<u8>>, Error>,
 ) -> Result<Option<Secret>, Failure> {
-    let mut refused = false;
+    let (mut refused, mut broken) = (false, None);
     for key in candidates {
         match open(key) {
             Ok(plaintext) => return Ok(Some(Secret::from(plaintext))),
             Err(error) if classify(&error) == Class::DataOrDevice => refused = true,
+            Err(error) if another_key_may_do(&error) => broken = broken.or(Some(error)),
             Err(error) => return Err(Failure::Code(error)),
         }
+    }
+    if let Some(error) = broken {
+        return Err(Failure::Code(error));
     }
     if refused && let Some(key) = keys.ring.any_with_canary() {
         key.try_canary(tools)?;
