@@ -311,6 +311,36 @@ fn a_broken_retired_key_hides_no_other() {
     assert!(error.message().contains("C_DecryptInit: CKR_GENERAL_ERROR"), "{error}");
 }
 
+/// A key is damaged while it is in use, and another works: that is no fault of what is in etcd.
+#[test]
+fn what_a_damaged_key_does_not_open_is_not_called_damaged() {
+    let stage = Stage::new("damaged in use");
+    let Some(token) = SoftHsm::with_key(&stage, "token", "kek", 1) else { return };
+    let plugin = Plugin::new(&stage, "plugin", &token).start();
+    let old = plugin.client().encrypt(SEED).unwrap();
+    drop(plugin);
+    let file = token.object_files().pop().unwrap();
+    token.p11(&["generate", "kek", "02"]);
+    let config = Plugin::new(&stage, "plugin", &token).replace("period: 1s", "period: 60s");
+    let plugin = config.start();
+    assert!(wait_healthy(&plugin).ends_with("-02"));
+    assert_eq!(plugin.client().decrypt(&old).unwrap(), SEED);
+    damage_value(&file);
+    // SoftHSM reads a key again when somebody else has changed it.
+    token.p11(&["set", "kek", "01", "encrypt=true"]);
+    // Initialising anew, which shows it, is allowed once a second.
+    kleidi_harness::eventually("the key to be called damaged", || {
+        match plugin.client().decrypt(&old).unwrap_err() {
+            error if error.code() == Code::InvalidArgument => panic!("{error}"),
+            error if error.code() == Code::NotFound => {}
+            error => return Err(error.to_string()),
+        }
+        let log = plugin.process.log();
+        let said = log.contains("CKA_ID 01 is not used: CKA_CHECK_VALUE does not fit");
+        if said { Ok(()) } else { Err(log) }
+    });
+}
+
 /// SoftHSM keeps no checksum of its files: one damaged byte is another key that works perfectly.
 #[test]
 fn a_key_damaged_on_the_disk_is_found_out_before_it_is_used() {

@@ -185,6 +185,11 @@ impl Keyring {
         self.keys.iter().filter(move |key| if known { key.has(wanted) } else { key.id.is_none() })
     }
 
+    /// The key with this handle.
+    pub(super) fn loaded(&self, handle: ObjectHandle) -> Option<&LoadedKey> {
+        self.keys.iter().find(|key| key.handle == handle)
+    }
+
     /// The key that wraps now, or why none does.
     pub(super) fn current(&self) -> Result<&LoadedKey, BackendError> {
         self.current.as_ref().map(|(at, _)| &self.keys[*at]).map_err(Clone::clone)

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::Settings;
 use super::class::{Class, another_key_may_do, classify};
 use super::foreign;
-use super::keys::{Facts, Keyring};
+use super::keys::{Facts, Keyring, LoadedKey};
 use super::module::{Inside, Module};
 use super::tools::{Failure, Tools};
 use crate::backend::{
@@ -121,7 +121,8 @@ impl Worker {
         self.attempt("unwrap a seed", false, |call, keys| {
             let (tools, fingerprint) = (&call.tools, request.key.fingerprint());
             let candidates = keys.ring.for_unwrapping(fingerprint);
-            let opened = first_that_opens(tools, keys, candidates, |key| {
+            let candidates = candidates.map(|key| (key, Some(key)));
+            let opened = first_that_opens(tools, &keys.ring, candidates, |key| {
                 key.apply(|handle| tools.open(handle, &request.aad, &request.payload))
             })?;
             match opened {
@@ -145,8 +146,9 @@ impl Worker {
         };
         self.attempt("unwrap a seed of another plugin", false, |call, keys| {
             let (tools, ciphertext) = (&call.tools, &request.ciphertext);
-            let candidates = format.keys(tools)?;
-            let opened = first_that_opens(tools, keys, candidates, |key| {
+            let found = format.keys(tools)?;
+            let candidates = found.into_iter().map(|key| (key, keys.ring.loaded(key)));
+            let opened = first_that_opens(tools, &keys.ring, candidates, |key| {
                 tools.open_with(key, foreign::IV_BYTES, format.aad(), ciphertext)
             })?;
             opened.map(Some).ok_or_else(|| Failure::Final(not_what_was_written()))
@@ -292,18 +294,19 @@ impl Drop for Worker {
 /// The plaintext by the first key that opens the ciphertext; `None` if the data are at fault.
 ///
 /// One that is broken hides none of the others: its error counts when none opens. Modules give the same
-/// code for bad data and for a broken device. Which it was is told by a canary.
-fn first_that_opens<K>(
+/// code for bad data and for a broken key or device. Which it was is told by the canary of the key that
+/// refused, or by another's if it has none. Each candidate comes with what the ring knows of it.
+fn first_that_opens<'k, K>(
     tools: &Tools<'_>,
-    keys: &Keys,
-    candidates: impl IntoIterator<Item = K>,
+    ring: &'k Keyring,
+    candidates: impl Iterator<Item = (K, Option<&'k LoadedKey>)>,
     open: impl Fn(K) -> Result<Zeroizing<Vec<u8>>, Error>,
 ) -> Result<Option<Secret>, Failure> {
-    let (mut refused, mut broken) = (false, None);
-    for key in candidates {
+    let (mut refused, mut broken) = (Vec::new(), None);
+    for (key, loaded) in candidates {
         match open(key) {
             Ok(plaintext) => return Ok(Some(Secret::from(plaintext))),
-            Err(error) if classify(&error) == Class::DataOrDevice => refused = true,
+            Err(error) if classify(&error) == Class::DataOrDevice => refused.push(loaded),
             Err(error) if another_key_may_do(&error) => broken = broken.or(Some(error)),
             Err(error) => return Err(Failure::Code(error)),
         }
@@ -311,7 +314,16 @@ fn first_that_opens<K>(
     if let Some(error) = broken {
         return Err(Failure::Code(error));
     }
-    if refused && let Some(key) = keys.ring.any_with_canary() {
+    let with_canary = |key: &&LoadedKey| key.has_canary();
+    let mut told = false;
+    for key in refused.iter().copied().flatten().filter(with_canary) {
+        key.try_canary(tools)?;
+        told = true;
+    }
+    if !told
+        && !refused.is_empty()
+        && let Some(key) = ring.any_with_canary()
+    {
         key.try_canary(tools)?;
     }
     Ok(None)

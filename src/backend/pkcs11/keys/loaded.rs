@@ -106,6 +106,11 @@ impl LoadedKey {
         }
     }
 
+    /// Whether it can be told from its data whether it still works.
+    pub(in crate::backend::pkcs11) fn has_canary(&self) -> bool {
+        self.id.is_some()
+    }
+
     /// Whether the key on the token, and the way to it, still work: does it open what it once sealed?
     pub(in crate::backend::pkcs11) fn try_canary(&self, tools: &Tools<'_>) -> Result<(), Failure> {
         self.expect_canary(tools, self.handle, &self.canary)
