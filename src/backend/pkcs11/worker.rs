@@ -208,6 +208,8 @@ impl Worker {
             return Ok(());
         }
         let generation = inside.generation();
+        // It has been since this worker looked last, for another's sake.
+        let reinitialised = reinitialised || generation > 1 && generation != self.generation;
         self.generation = generation;
         let (session, before) = match self.open.take() {
             Some(open) if open.generation == generation => (open.session, Some(open.keys.ring)),
@@ -269,8 +271,9 @@ impl Worker {
     }
 
     /// Initialises the module anew; `false` if that was done a moment ago.
-    fn reinitialise(&mut self, patient: bool) -> Result<bool, BackendError> {
-        self.close();
+    ///
+    /// The session is of no use afterwards; and of as much as before, if nothing was done.
+    fn reinitialise(&self, patient: bool) -> Result<bool, BackendError> {
         self.module.open(self.generation, &self.settings.token, &self.settings.pin, patient)
     }
 
