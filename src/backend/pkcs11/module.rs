@@ -130,6 +130,11 @@ impl Module {
         self.token.enter().map(|token| Inside { module: self, token })
     }
 
+    /// Whether it was last initialised, or tried to be, longer than `time` ago.
+    pub(super) fn is_older_than(&self, time: Duration) -> bool {
+        self.token.is_older_than(time)
+    }
+
     /// The crypto calls.
     pub(super) fn calls(&self) -> &CryptoCalls {
         &self.calls

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use cryptoki::error::Error;
 use cryptoki::session::Session;
@@ -23,6 +24,10 @@ use crate::backend::{
 use crate::key_id::KeyId;
 use crate::random::Random;
 use crate::secret::Secret;
+
+/// Shortest time from an initialisation to one for the sake of a key that is not known. It may have been
+/// put back, or made by another process, which SoftHSM does not notice by itself; or nobody ever had it.
+const AFRESH_AFTER: Duration = Duration::from_secs(60);
 
 /// One session with the keys it has found.
 struct Open {
@@ -241,6 +246,9 @@ impl Worker {
             Failure::KeyLost(_) => Class::Reinitialise,
             // It was known before its handle was found to be invalid.
             Failure::KeyUnknown(_) if tried.find => Class::Reinitialise,
+            Failure::KeyUnknown(_) if self.module.is_older_than(AFRESH_AFTER) => {
+                Class::Reinitialise
+            }
             Failure::KeyUnknown(_) | Failure::Final(_) => return Ok(false),
             Failure::Code(error) => classify(error),
         };
