@@ -113,8 +113,10 @@ fn two_keys_that_claim_to_be_current_are_an_outage_but_old_data_stays_readable()
     let Some((_stage, token, plugin)) = running("ambiguous") else { return };
     let id = plugin.key_id();
     let wrapped = plugin.client().encrypt(SEED).unwrap();
-    token.p11(&["generate", "kek", "02"]);
-    token.p11(&["generate", "kek", "02"]);
+    // None of the two is current by itself first, which would then be gone.
+    token.p11(&["generate", "kek", "00"]);
+    token.p11(&["generate", "kek", "00"]);
+    token.p11(&["set", "kek", "00", "id=02"]);
     let code = wait_says(&plugin, "several keys have label \"kek\", CKA_ID 02");
     assert_eq!(code, Code::FailedPrecondition);
     assert_eq!(plugin.client().decrypt(&wrapped).unwrap(), SEED);

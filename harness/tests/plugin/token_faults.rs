@@ -84,6 +84,44 @@ fn a_key_that_is_lost_from_sight_is_not_replaced_by_an_older_one() {
     });
 }
 
+/// A key that is not there for longer may come back: an older one takes its place after a minute, not
+/// before, and not without a word.
+#[test]
+fn a_current_key_that_is_gone_is_waited_for() {
+    let Some((_stage, token, plugin)) = running("current gone") else { return };
+    let first = plugin.key_id();
+    let old = plugin.client().encrypt(SEED).unwrap();
+    let before = token.object_files();
+    token.p11(&["generate", "kek", "02"]);
+    let second = crate::wait_other_key(&plugin, &first);
+    let new = plugin.client().encrypt(SEED).unwrap();
+    let file = token.object_files().into_iter().find(|file| !before.contains(file)).unwrap();
+    let content = fs::read(&file).unwrap();
+
+    fs::remove_file(&file).unwrap();
+    let code = wait_says(&plugin, "it is not on the token any more; restore it now");
+    assert_eq!(code, Code::NotFound);
+    assert_eq!(plugin.client().decrypt(&old).unwrap(), SEED);
+    plugin.client().encrypt(SEED).unwrap_err();
+    fs::write(&file, &content).unwrap();
+    assert_eq!(wait_healthy(&plugin), second);
+    assert_eq!(plugin.client().decrypt(&new).unwrap(), SEED);
+
+    fs::remove_file(&file).unwrap();
+    wait_says(&plugin, "after a minute without it kleidi goes on with label \"kek\", CKA_ID 01");
+    let begin = Instant::now();
+    let current = kleidi_harness::wait_healthy(&plugin, Duration::from_secs(120));
+    assert_eq!(current, first);
+    assert!(begin.elapsed() > Duration::from_secs(50), "after {:?}", begin.elapsed());
+    assert!(
+        plugin.process.log().contains("a key is gone from the KMS"),
+        "{}",
+        plugin.process.log()
+    );
+    assert_eq!(plugin.client().encrypt(SEED).unwrap().key_id, first);
+    assert_eq!(plugin.client().decrypt(&new).unwrap_err().code(), Code::NotFound);
+}
+
 /// SoftHSM sees a file that is put back only when it is initialised anew: whoever asks for a key that is
 /// not known has that done, and not more than once a minute.
 #[test]

@@ -26,7 +26,7 @@ use super::keys::Facts;
 use super::pin::PinSource;
 use super::raw::{CryptoCalls, initialise};
 use super::renewed::{InUse, Renewed};
-use super::sync::pause_for;
+use super::sync::{Instant, pause_for};
 use crate::backend::{BackendError, ErrorKind, KeySet};
 use crate::random::Random;
 use crate::secret::Secret;
@@ -80,6 +80,8 @@ pub(super) struct Module {
     pub(super) keys_version: std::sync::atomic::AtomicU64,
     /// The keys as last observed.
     pub(super) reported: Mutex<Option<KeySet>>,
+    /// Since when the current one of these has been gone, with an older one in its place.
+    pub(super) current_gone_since: Mutex<Option<Instant>>,
     /// The PIN that the token refused last. It is not tried again: a token locks after a few times.
     refused_pin: Mutex<Option<Secret>>,
 }
@@ -121,6 +123,7 @@ impl Module {
             token: Renewed::new(),
             keys_version: std::sync::atomic::AtomicU64::new(0),
             reported: Mutex::new(None),
+            current_gone_since: Mutex::new(None),
             refused_pin: Mutex::new(None),
         })
     }

@@ -17,13 +17,18 @@ use super::class::{Class, another_key_may_do, classify};
 use super::foreign;
 use super::keys::{Facts, Keyring, LoadedKey};
 use super::module::{Inside, Module};
+use super::sync::Instant;
 use super::tools::{Failure, Tools};
 use crate::backend::{
-    BackendError, ErrorKind, ForeignRequest, KeySet, UnwrapRequest, WrapRequest, Wrapped,
+    BackendError, ErrorKind, ForeignRequest, Key, KeySet, UnwrapRequest, WrapRequest, Wrapped,
 };
 use crate::key_id::KeyId;
 use crate::random::Random;
 use crate::secret::Secret;
+
+/// How long the current key has to be gone before an older one takes its place: until then it may be
+/// put back, and what it wrapped be read again. As long as with transit.
+const OLDER_AFTER: Duration = Duration::from_secs(60);
 
 /// Shortest time from an initialisation to one for the sake of a key that is not known. It may have been
 /// put back, or made by another process, which SoftHSM does not notice by itself; or nobody ever had it.
@@ -86,6 +91,8 @@ impl Worker {
     pub(super) fn observe(&mut self) -> Result<KeySet, BackendError> {
         let module = Arc::clone(&self.module);
         let reported = module.reported.lock().clone();
+        // Whatever else comes of this ends that it is gone.
+        let gone_since = module.current_gone_since.lock().take();
         let found = self.attempt("find the keys and try the current one", true, |call, keys| {
             let (tools, selector) = (&call.tools, &call.settings.key);
             keys.ring = Keyring::look(tools, selector, Some(&keys.ring), call.reinitialised)?;
@@ -94,6 +101,15 @@ impl Worker {
             let lost = reported.as_ref().and_then(|before| before.lost_in(&found).next());
             if let Some(lost) = lost.filter(|_| !call.reinitialised) {
                 return Err(Failure::KeyLost(not_there(format!("find the key with {lost}"))));
+            }
+            if let Some(gone) =
+                reported.as_ref().and_then(|before| replaced_by_older(before, &found))
+            {
+                let since = gone_since.unwrap_or_else(Instant::now);
+                if since.elapsed() < OLDER_AFTER {
+                    *call.module.current_gone_since.lock() = Some(since);
+                    return Err(Failure::Final(current_gone(gone, &found.current)));
+                }
             }
             if reported.as_ref() != Some(&found) {
                 keys.version = call.module.keys_version.fetch_add(1, Ordering::SeqCst) + 1;
@@ -340,6 +356,16 @@ fn first_that_opens<'k, K>(
     Ok(None)
 }
 
+/// The current key of `before`, if it is not on the token any more and an older one stands in its place.
+fn replaced_by_older<'k>(before: &'k KeySet, found: &KeySet) -> Option<&'k Key> {
+    let gone = &before.current;
+    let among = |keys: &KeySet, key: &Key| {
+        keys.iter().any(|other| other.id.fingerprint() == key.id.fingerprint())
+    };
+    let there = among(found, gone) || found.without_id.contains(&gone.name);
+    (!there && among(before, &found.current)).then_some(gone)
+}
+
 fn not_what_was_written() -> BackendError {
     BackendError::new(
         ErrorKind::BadCiphertext,
@@ -355,6 +381,17 @@ fn no_such_key(id: &KeyId) -> BackendError {
 
 fn not_there(attempted: String) -> BackendError {
     BackendError::new(ErrorKind::KeyNotFound, attempted, "it is not on the token")
+}
+
+fn current_gone(key: &Key, older: &Key) -> BackendError {
+    let attempted = format!("find the current key, {} (key_id {})", key.name, key.id);
+    BackendError::new(ErrorKind::KeyNotFound, attempted, "it is not on the token any more").advise(
+        format!(
+            "restore it now, or what it wrapped cannot be read; after a minute without it kleidi goes \
+             on with {}",
+            older.name
+        ),
+    )
 }
 
 fn lost_again() -> BackendError {
