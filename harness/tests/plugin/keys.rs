@@ -343,6 +343,42 @@ fn what_a_damaged_key_does_not_open_is_not_called_damaged() {
     });
 }
 
+/// The module encrypts no more, as an HSM that has been switched to FIPS mode, which takes no IV of ours:
+/// what is there is read all the same.
+#[test]
+fn what_the_module_does_not_encrypt_with_still_decrypts() {
+    let stage = Stage::new("encrypts no more");
+    let Some(token) = SoftHsm::with_key(&stage, "token", "kek", 1) else { return };
+    let shim = Shim::new(&stage);
+    let mut plugin = Plugin::new(&stage, "plugin", &token).with_shim(&shim, &token).start();
+    let first = plugin.key_id();
+    let old = plugin.client().encrypt(SEED).unwrap();
+    token.p11(&["generate", "kek", "02"]);
+    let second = wait_other_key(&plugin, &first);
+    let new = plugin.client().encrypt(SEED).unwrap();
+    plugin.process.terminate();
+
+    shim.order("C_EncryptInit rv=0x71"); // MECHANISM_PARAM_INVALID
+    plugin.start_again();
+    let code = wait_says(&plugin, "CKA_ID 01: C_EncryptInit: CKR_MECHANISM_PARAM_INVALID");
+    assert_eq!(code, Code::FailedPrecondition);
+    for wrapped in [&old, &new] {
+        assert_eq!(plugin.client().decrypt(wrapped).unwrap(), SEED);
+    }
+    plugin.client().encrypt(SEED).unwrap_err();
+    shim.order("");
+    assert_eq!(wait_healthy(&plugin), second);
+    assert_eq!(plugin.client().decrypt(&old).unwrap(), SEED);
+    plugin.process.terminate();
+
+    // One that does not decrypt either is of no use.
+    shim.order("C_EncryptInit rv=0x71\nC_DecryptInit rv=0x68"); // KEY_FUNCTION_NOT_PERMITTED
+    plugin.start_again();
+    wait_says(&plugin, "CKA_ID 01: C_EncryptInit: CKR_MECHANISM_PARAM_INVALID");
+    let error = plugin.client().decrypt(&old).unwrap_err();
+    assert_eq!(error.code(), Code::FailedPrecondition, "{error}");
+}
+
 /// SoftHSM keeps no checksum of its files: one damaged byte is another key that works perfectly.
 #[test]
 fn a_key_damaged_on_the_disk_is_found_out_before_it_is_used() {
