@@ -137,6 +137,27 @@ fn genuine_answers_are_read_where_the_configuration_names_their_plugin() {
     }
 }
 
+/// Their formats do not say which of several keys it was.
+#[test]
+fn broken_keys_of_the_same_label_hide_none() {
+    let stage = Stage::new("foreign, broken");
+    let Some(token) = SoftHsm::with_key(&stage, "token", "kek", 1) else { return };
+    let vector = &vectors()[0];
+    let before = token.object_files();
+    for id in 2..6 {
+        token.add_key(&vector.label, id, &kleidi_harness::random_key());
+    }
+    token.object_files().iter().filter(|file| !before.contains(file)).for_each(|file| {
+        crate::keys::damage_padding(file);
+    });
+    token.add_key(&vector.label, 9, &vector.key);
+    let plugin = Plugin::new(&stage, "plugin", &token).append(BOTH).start();
+    wait_healthy(&plugin);
+    let mut client = plugin.client();
+    let read = client.decrypt_parts(&vector.ciphertext, &vector.key_id, &vector.annotations);
+    assert_eq!(read.unwrap(), vector.plaintext);
+}
+
 #[test]
 fn they_are_refused_where_it_does_not() {
     let stage = Stage::new("not foreign");

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use kleidi_harness::{Plugin, SoftHsm, Stage};
+use kleidi_harness::{Plugin, Shim, SoftHsm, Stage};
 use tonic::Code;
 
 use crate::{SEED, running, wait_healthy, wait_other_key, wait_outage, wait_says};
@@ -113,8 +113,10 @@ fn two_keys_that_claim_to_be_current_are_an_outage_but_old_data_stays_readable()
     let Some((_stage, token, plugin)) = running("ambiguous") else { return };
     let id = plugin.key_id();
     let wrapped = plugin.client().encrypt(SEED).unwrap();
-    token.p11(&["generate", "kek", "02"]);
-    token.p11(&["generate", "kek", "02"]);
+    // None of the two is current by itself first, which would then be gone.
+    token.p11(&["generate", "kek", "00"]);
+    token.p11(&["generate", "kek", "00"]);
+    token.p11(&["set", "kek", "00", "id=02"]);
     let code = wait_says(&plugin, "several keys have label \"kek\", CKA_ID 02");
     assert_eq!(code, Code::FailedPrecondition);
     assert_eq!(plugin.client().decrypt(&wrapped).unwrap(), SEED);
@@ -280,6 +282,103 @@ fn a_key_that_the_module_cannot_use_takes_no_other_down() {
     assert_eq!(wait_healthy(&plugin), second);
 }
 
+/// Of keys that may not encrypt it cannot be told which one wrapped: all are tried, and one that the
+/// module cannot use hides none of the others.
+#[test]
+fn a_broken_retired_key_hides_no_other() {
+    let stage = Stage::new("broken, retired");
+    let Some(token) = SoftHsm::with_key(&stage, "token", "kek", 1) else { return };
+    let shim = Shim::new(&stage);
+    let mut plugin = Plugin::new(&stage, "plugin", &token).with_shim(&shim, &token).start();
+    let old = plugin.client().encrypt(SEED).unwrap();
+    let first = token.object_files();
+    token.p11(&["generate", "kek", "02"]);
+    let second = token.object_files().into_iter().find(|file| !first.contains(file)).unwrap();
+    token.p11(&["generate", "kek", "03"]);
+    plugin.process.terminate();
+    for retired in ["01", "02"] {
+        token.p11(&["set", "kek", retired, "encrypt=false"]);
+    }
+    damage_padding(&second);
+    plugin.start_again();
+    assert!(wait_healthy(&plugin).ends_with("-03"));
+    let initialised = shim.count("C_Initialize");
+    assert_eq!(plugin.client().decrypt(&old).unwrap(), SEED);
+    assert_eq!(shim.count("C_Initialize"), initialised, "there is nothing to heal");
+    // It is not said that there is no such key while one cannot be tried.
+    let mut tampered = old.clone();
+    tampered.ciphertext[20] ^= 1;
+    let error = plugin.client().decrypt(&tampered).unwrap_err();
+    assert_eq!(error.code(), Code::Unavailable, "{error}");
+    assert!(error.message().contains("C_DecryptInit: CKR_GENERAL_ERROR"), "{error}");
+}
+
+/// A key is damaged while it is in use, and another works: that is no fault of what is in etcd.
+#[test]
+fn what_a_damaged_key_does_not_open_is_not_called_damaged() {
+    let stage = Stage::new("damaged in use");
+    let Some(token) = SoftHsm::with_key(&stage, "token", "kek", 1) else { return };
+    let plugin = Plugin::new(&stage, "plugin", &token).start();
+    let old = plugin.client().encrypt(SEED).unwrap();
+    drop(plugin);
+    let file = token.object_files().pop().unwrap();
+    token.p11(&["generate", "kek", "02"]);
+    let config = Plugin::new(&stage, "plugin", &token).replace("period: 1s", "period: 60s");
+    let plugin = config.start();
+    assert!(wait_healthy(&plugin).ends_with("-02"));
+    assert_eq!(plugin.client().decrypt(&old).unwrap(), SEED);
+    damage_value(&file);
+    // SoftHSM reads a key again when somebody else has changed it.
+    token.p11(&["set", "kek", "01", "encrypt=true"]);
+    // Initialising anew, which shows it, is allowed once a second.
+    kleidi_harness::eventually("the key to be called damaged", || {
+        match plugin.client().decrypt(&old).unwrap_err() {
+            error if error.code() == Code::InvalidArgument => panic!("{error}"),
+            error if error.code() == Code::NotFound => {}
+            error => return Err(error.to_string()),
+        }
+        let log = plugin.process.log();
+        let said = log.contains("CKA_ID 01 is not used: CKA_CHECK_VALUE does not fit");
+        if said { Ok(()) } else { Err(log) }
+    });
+}
+
+/// The module encrypts no more, as an HSM that has been switched to FIPS mode, which takes no IV of ours:
+/// what is there is read all the same.
+#[test]
+fn what_the_module_does_not_encrypt_with_still_decrypts() {
+    let stage = Stage::new("encrypts no more");
+    let Some(token) = SoftHsm::with_key(&stage, "token", "kek", 1) else { return };
+    let shim = Shim::new(&stage);
+    let mut plugin = Plugin::new(&stage, "plugin", &token).with_shim(&shim, &token).start();
+    let first = plugin.key_id();
+    let old = plugin.client().encrypt(SEED).unwrap();
+    token.p11(&["generate", "kek", "02"]);
+    let second = wait_other_key(&plugin, &first);
+    let new = plugin.client().encrypt(SEED).unwrap();
+    plugin.process.terminate();
+
+    shim.order("C_EncryptInit rv=0x71"); // MECHANISM_PARAM_INVALID
+    plugin.start_again();
+    let code = wait_says(&plugin, "CKA_ID 01: C_EncryptInit: CKR_MECHANISM_PARAM_INVALID");
+    assert_eq!(code, Code::FailedPrecondition);
+    for wrapped in [&old, &new] {
+        assert_eq!(plugin.client().decrypt(wrapped).unwrap(), SEED);
+    }
+    plugin.client().encrypt(SEED).unwrap_err();
+    shim.order("");
+    assert_eq!(wait_healthy(&plugin), second);
+    assert_eq!(plugin.client().decrypt(&old).unwrap(), SEED);
+    plugin.process.terminate();
+
+    // One that does not decrypt either is of no use.
+    shim.order("C_EncryptInit rv=0x71\nC_DecryptInit rv=0x68"); // KEY_FUNCTION_NOT_PERMITTED
+    plugin.start_again();
+    wait_says(&plugin, "CKA_ID 01: C_EncryptInit: CKR_MECHANISM_PARAM_INVALID");
+    let error = plugin.client().decrypt(&old).unwrap_err();
+    assert_eq!(error.code(), Code::FailedPrecondition, "{error}");
+}
+
 /// SoftHSM keeps no checksum of its files: one damaged byte is another key that works perfectly.
 #[test]
 fn a_key_damaged_on_the_disk_is_found_out_before_it_is_used() {
@@ -318,7 +417,7 @@ fn damage_value(file: &Path) {
 }
 
 /// Flips a bit in its last block, which holds nothing but padding: SoftHSM cannot decrypt it.
-fn damage_padding(file: &Path) {
+pub(crate) fn damage_padding(file: &Path) {
     damage(file, 16 + 47);
 }
 

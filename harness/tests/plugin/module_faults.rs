@@ -215,6 +215,40 @@ fn a_session_belongs_to_one_thread_and_finalising_is_done_alone() {
     check_rules(&calls);
 }
 
+/// Whoever asks for a key that the module cannot use has it initialised anew: the threads that serve the
+/// others come after, and are not disturbed.
+#[test]
+fn initialising_anew_for_one_key_disturbs_no_other() {
+    let stage = Stage::new("anew");
+    let Some(token) = SoftHsm::with_key(&stage, "token", "kek", 1) else { return };
+    let config = Plugin::new(&stage, "plugin", &token).append("  workers: 3\n");
+    let mut plugin = config.start();
+    let old = plugin.client().encrypt(SEED).unwrap();
+    let file = token.object_files().pop().unwrap();
+    token.p11(&["generate", "kek", "02"]);
+    crate::wait_other_key(&plugin, &old.key_id);
+    let new = plugin.client().encrypt(SEED).unwrap();
+    plugin.process.terminate();
+    crate::keys::damage_padding(&file);
+    plugin.start_again();
+    wait_healthy(&plugin);
+    let end = Instant::now() + Duration::from_secs(5);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut client = plugin.client();
+                while Instant::now() < end {
+                    assert_eq!(client.decrypt(&new).unwrap(), SEED);
+                }
+            });
+        }
+        let mut client = plugin.client();
+        while Instant::now() < end {
+            client.decrypt(&old).unwrap_err();
+        }
+    });
+}
+
 /// Waits until the module has been called that many times more.
 fn more_calls(shim: &Shim, by: usize) {
     let before = shim.calls().len();

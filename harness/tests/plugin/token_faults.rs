@@ -84,6 +84,85 @@ fn a_key_that_is_lost_from_sight_is_not_replaced_by_an_older_one() {
     });
 }
 
+/// A key that is not there for longer may come back: an older one takes its place after a minute, not
+/// before, and not without a word.
+#[test]
+fn a_current_key_that_is_gone_is_waited_for() {
+    let Some((_stage, token, plugin)) = running("current gone") else { return };
+    let first = plugin.key_id();
+    let old = plugin.client().encrypt(SEED).unwrap();
+    let before = token.object_files();
+    token.p11(&["generate", "kek", "02"]);
+    let second = crate::wait_other_key(&plugin, &first);
+    let new = plugin.client().encrypt(SEED).unwrap();
+    let file = token.object_files().into_iter().find(|file| !before.contains(file)).unwrap();
+    let content = fs::read(&file).unwrap();
+
+    fs::remove_file(&file).unwrap();
+    let code = wait_says(&plugin, "it is not on the token any more; restore it now");
+    assert_eq!(code, Code::NotFound);
+    assert_eq!(plugin.client().decrypt(&old).unwrap(), SEED);
+    plugin.client().encrypt(SEED).unwrap_err();
+    fs::write(&file, &content).unwrap();
+    assert_eq!(wait_healthy(&plugin), second);
+    assert_eq!(plugin.client().decrypt(&new).unwrap(), SEED);
+
+    fs::remove_file(&file).unwrap();
+    wait_says(&plugin, "after a minute without it kleidi goes on with label \"kek\", CKA_ID 01");
+    let begin = Instant::now();
+    let current = kleidi_harness::wait_healthy(&plugin, Duration::from_secs(120));
+    assert_eq!(current, first);
+    assert!(begin.elapsed() > Duration::from_secs(50), "after {:?}", begin.elapsed());
+    assert!(
+        plugin.process.log().contains("a key is gone from the KMS"),
+        "{}",
+        plugin.process.log()
+    );
+    assert_eq!(plugin.client().encrypt(SEED).unwrap().key_id, first);
+    assert_eq!(plugin.client().decrypt(&new).unwrap_err().code(), Code::NotFound);
+}
+
+/// SoftHSM sees a file that is put back only when it is initialised anew: whoever asks for a key that is
+/// not known has that done, and not more than once a minute.
+#[test]
+fn a_key_that_is_put_back_is_found_without_a_restart() {
+    let stage = Stage::new("put back");
+    let Some(token) = SoftHsm::with_key(&stage, "token", "kek", 1) else { return };
+    let shim = Shim::new(&stage);
+    let config = Plugin::new(&stage, "plugin", &token).with_shim(&shim, &token);
+    let mut plugin = config.start();
+    let old = plugin.client().encrypt(SEED).unwrap();
+    let file = token.object_files().pop().unwrap();
+    token.p11(&["generate", "kek", "02"]);
+    let second = crate::wait_other_key(&plugin, &old.key_id);
+    plugin.process.terminate();
+    let content = fs::read(&file).unwrap();
+    fs::remove_file(&file).unwrap();
+    plugin.start_again();
+    assert_eq!(wait_healthy(&plugin), second);
+    fs::write(&file, content).unwrap();
+
+    let initialised = shim.count("C_Initialize");
+    let begin = Instant::now();
+    let (mut client, mut other) = (plugin.client(), plugin.client());
+    let new = other.encrypt(SEED).unwrap();
+    let unknown = format!("{}-07", "0".repeat(32));
+    let read = within(Duration::from_secs(120), "the old key to be read with", || {
+        // What others do is not disturbed.
+        assert_eq!(other.decrypt(&new).unwrap(), SEED);
+        let error = other.decrypt_parts(&old.ciphertext, &unknown, &old.annotations).unwrap_err();
+        assert_eq!(error.code(), Code::NotFound, "{error}");
+        match client.decrypt(&old) {
+            Err(error) if error.code() == Code::NotFound => Err(error.to_string()),
+            outcome => Ok(outcome.unwrap()),
+        }
+    });
+    assert_eq!(read, SEED);
+    let minutes = usize::try_from(begin.elapsed().as_secs() / 60).unwrap();
+    assert!(shim.count("C_Initialize") <= initialised + minutes + 1);
+    assert_eq!(other.status().unwrap().key_id, second);
+}
+
 #[test]
 fn a_wrong_pin_is_tried_once_and_a_right_one_at_once() {
     let stage = Stage::new("wrong PIN");

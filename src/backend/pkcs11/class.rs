@@ -77,6 +77,26 @@ pub(super) fn classify(error: &Error) -> Class {
     }
 }
 
+/// Whether another key may do what the module does not do with this one: it need not be the session or
+/// the token that is at fault.
+pub(super) fn another_key_may_do(error: &Error) -> bool {
+    match classify(error) {
+        Class::Handle | Class::DataOrDevice | Class::Setup => true,
+        Class::Reinitialise => !matches!(
+            error,
+            Error::Pkcs11(
+                RvError::DeviceRemoved
+                    | RvError::TokenNotPresent
+                    | RvError::TokenNotRecognized
+                    | RvError::SlotIdInvalid
+                    | RvError::CryptokiNotInitialized,
+                _
+            )
+        ),
+        Class::Session | Class::Login | Class::Pin => false,
+    }
+}
+
 /// The function and the code, in the words of the standard: `C_Encrypt: CKR_DEVICE_ERROR`.
 ///
 /// `cryptoki` displays a paragraph of the standard instead.
@@ -142,6 +162,30 @@ mod tests {
             (RvError::KeyFunctionNotPermitted, Function::EncryptInit, Class::Setup),
         ] {
             assert_eq!(classify(&Error::Pkcs11(code, function)), wanted, "{function:?} {code:?}");
+        }
+    }
+
+    #[test]
+    fn a_fault_of_the_session_or_the_token_is_no_keys_own() {
+        let may = |code, function| another_key_may_do(&Error::Pkcs11(code, function));
+        for code in [
+            RvError::GeneralError,
+            RvError::DeviceError,
+            RvError::KeyHandleInvalid,
+            RvError::KeyFunctionNotPermitted,
+            RvError::VendorDefined(0x8000_0001),
+        ] {
+            assert!(may(code, Function::DecryptInit), "{code:?}");
+        }
+        for code in [
+            RvError::SessionHandleInvalid,
+            RvError::OperationActive,
+            RvError::UserNotLoggedIn,
+            RvError::DeviceRemoved,
+            RvError::TokenNotPresent,
+            RvError::CryptokiNotInitialized,
+        ] {
+            assert!(!may(code, Function::DecryptInit), "{code:?}");
         }
     }
 

@@ -4,7 +4,8 @@
 //!
 //! 1. Ours are all AES keys on the token that have the configured **label**.
 //! 2. The **current** key is the one with the highest `CKA_ID`, read as a number, among those that may
-//!    encrypt and are not weak; or the one with the configured `CKA_ID`, if one is configured.
+//!    encrypt, by their flags and by the module, and are not weak; or the one with the configured `CKA_ID`,
+//!    if one is configured.
 //! 3. All others unwrap, whatever their flags: what they once wrapped stays readable.
 //! 4. A newest key that is damaged or may not decrypt, or two keys that claim to be the current one, are an
 //!    outage: not a reason to take another key.
@@ -155,7 +156,9 @@ impl Keyring {
     }
 
     fn known(&self, handle: ObjectHandle, attributes: &Attributes) -> Option<&LoadedKey> {
-        self.keys.iter().find(|key| key.handle == handle && key.attributes == *attributes)
+        // What the module refused, it may do now.
+        let fits = |key: &&LoadedKey| key.handle == handle && key.refusal.is_none();
+        self.keys.iter().filter(fits).find(|key| key.attributes == *attributes)
     }
 
     /// Whether this key was good for wrapping.
@@ -183,6 +186,11 @@ impl Keyring {
     pub(super) fn for_unwrapping(&self, wanted: Fingerprint) -> impl Iterator<Item = &LoadedKey> {
         let known = self.has(wanted);
         self.keys.iter().filter(move |key| if known { key.has(wanted) } else { key.id.is_none() })
+    }
+
+    /// The key with this handle.
+    pub(super) fn loaded(&self, handle: ObjectHandle) -> Option<&LoadedKey> {
+        self.keys.iter().find(|key| key.handle == handle)
     }
 
     /// The key that wraps now, or why none does.
@@ -272,11 +280,13 @@ fn examine(
     if let Some(known) = before.and_then(|before| before.known(handle, &attributes)) {
         return Ok(Ok(known.clone()));
     }
-    let (id, check_value) = match check::check(tools, handle, &attributes)? {
+    let (id, refusal, check_value) = match check::check(tools, handle, &attributes)? {
         Verdict::Sound(fingerprint, check_value) => {
-            (Some(KeyId::new(fingerprint, &Version::of_bytes(&attributes.id))), check_value)
+            (Some(KeyId::new(fingerprint, &Version::of_bytes(&attributes.id))), None, check_value)
         }
-        Verdict::OnlyDecrypts => (None, "not comparable (the key may not encrypt)"),
+        Verdict::OnlyDecrypts(refusal) => {
+            (None, refusal, "not comparable (the key may not encrypt)")
+        }
         Verdict::Unusable(why) => {
             // What has wrapped, or may have before it was forbidden to unwrap, may be the newest there is.
             let may_have_wrapped = attributes.decrypt == Some(false)
@@ -288,7 +298,7 @@ fn examine(
             return Ok(Err(Unused { attributes, why, fault: Fault::Damaged }));
         }
     };
-    LoadedKey::load(tools, handle, attributes, id, check_value).map(Ok)
+    LoadedKey::load(tools, handle, attributes, id, refusal, check_value).map(Ok)
 }
 
 /// Whether it may be this key, and not the session or the token, that the module fails with.
@@ -363,7 +373,7 @@ fn choose(
 /// Why a key does not wrap.
 fn unwilling(key: &LoadedKey, selector: &KeySelector) -> Option<String> {
     if key.id.is_none() {
-        return Some("CKA_ENCRYPT is not set".to_owned());
+        return key.refusal.clone().or_else(|| Some("CKA_ENCRYPT is not set".to_owned()));
     }
     if key.attributes.decrypt != Some(true) {
         return Some("CKA_DECRYPT is not set".to_owned());
@@ -379,12 +389,20 @@ fn refused(
     selector: &KeySelector,
     current: usize,
 ) -> Vec<String> {
-    let newer = |key: &&LoadedKey| {
+    let newer = |key: &LoadedKey| {
         order(&key.attributes.id) > order(&keys[current].attributes.id) && selector.id.is_none()
     };
-    let not_current = keys.iter().filter(newer).filter_map(|key| {
-        let why = unwilling(key, selector)?;
-        Some(format!("the key with {} is newer but only unwraps: {why}", key.attributes.name()))
+    let not_current = keys.iter().filter_map(|key| {
+        let what = match &key.refusal {
+            _ if newer(key) => "is newer but only unwraps",
+            Some(_) => "only unwraps",
+            None => return None,
+        };
+        Some(format!(
+            "the key with {} {what}: {}",
+            key.attributes.name(),
+            unwilling(key, selector)?
+        ))
     });
     let unused = unused
         .iter()

@@ -27,7 +27,7 @@ use super::keys::Facts;
 use super::pin::PinSource;
 use super::raw::{CryptoCalls, initialise};
 use super::renewed::{InUse, Renewed};
-use super::sync::pause_for;
+use super::sync::{Instant, pause_for};
 use crate::backend::{BackendError, ErrorKind, KeySet};
 use crate::random::Random;
 use crate::secret::Secret;
@@ -82,6 +82,8 @@ pub(super) struct Module {
     pub(super) keys_version: std::sync::atomic::AtomicU64,
     /// The keys as last observed.
     pub(super) reported: Mutex<Option<KeySet>>,
+    /// Since when the current one of these has been gone, with an older one in its place.
+    pub(super) current_gone_since: Mutex<Option<Instant>>,
     /// The PIN that each token refused last, by its serial number. It is not tried again: a token locks after a
     /// few times.
     refused_pins: Mutex<BTreeMap<String, RefusedPin>>,
@@ -135,6 +137,7 @@ impl Module {
             token: Renewed::new(),
             keys_version: std::sync::atomic::AtomicU64::new(0),
             reported: Mutex::new(None),
+            current_gone_since: Mutex::new(None),
             refused_pins: Mutex::default(),
         })
     }
@@ -142,6 +145,11 @@ impl Module {
     /// Enters the module; `None` if no token is open.
     pub(super) fn enter(&self) -> Option<Inside<'_>> {
         self.token.enter().map(|token| Inside { module: self, token })
+    }
+
+    /// Whether it was last initialised, or tried to be, longer than `time` ago.
+    pub(super) fn is_older_than(&self, time: Duration) -> bool {
+        self.token.is_older_than(time)
     }
 
     /// The crypto calls.

@@ -58,6 +58,13 @@ impl<T> Renewed<T> {
         state.value.is_some().then_some(InUse(state))
     }
 
+    /// Whether it was last made, or tried to be, longer than `time` ago. Whoever renews for no other reason
+    /// does so no oftener than that, however many threads there are: the others' generation is not the
+    /// present one any more.
+    pub(super) fn is_older_than(&self, time: Duration) -> bool {
+        self.0.read().last_attempt.as_ref().is_some_and(|(at, _)| at.elapsed() > time)
+    }
+
     /// Makes it, and anew if generation `seen` has turned out to be dead; `make` is told whether it is the
     /// first time.
     ///

@@ -6,23 +6,33 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use cryptoki::error::Error;
 use cryptoki::session::Session;
 use zeroize::Zeroizing;
 
 use super::Settings;
-use super::class::{Class, classify};
+use super::class::{Class, another_key_may_do, classify};
 use super::foreign;
-use super::keys::{Facts, Keyring};
+use super::keys::{Facts, Keyring, LoadedKey};
 use super::module::{Inside, Module};
+use super::sync::Instant;
 use super::tools::{Failure, Tools};
 use crate::backend::{
-    BackendError, ErrorKind, ForeignRequest, KeySet, UnwrapRequest, WrapRequest, Wrapped,
+    BackendError, ErrorKind, ForeignRequest, Key, KeySet, UnwrapRequest, WrapRequest, Wrapped,
 };
 use crate::key_id::KeyId;
 use crate::random::Random;
 use crate::secret::Secret;
+
+/// How long the current key has to be gone before an older one takes its place: until then it may be
+/// put back, and what it wrapped be read again. As long as with transit.
+const OLDER_AFTER: Duration = Duration::from_secs(60);
+
+/// Shortest time from an initialisation to one for the sake of a key that is not known. It may have been
+/// put back, or made by another process, which SoftHSM does not notice by itself; or nobody ever had it.
+const AFRESH_AFTER: Duration = Duration::from_secs(60);
 
 /// One session with the keys it has found.
 struct Open {
@@ -81,6 +91,8 @@ impl Worker {
     pub(super) fn observe(&mut self) -> Result<KeySet, BackendError> {
         let module = Arc::clone(&self.module);
         let reported = module.reported.lock().clone();
+        // Whatever else comes of this ends that it is gone.
+        let gone_since = module.current_gone_since.lock().take();
         let found = self.attempt("find the keys and try the current one", true, |call, keys| {
             let (tools, selector) = (&call.tools, &call.settings.key);
             keys.ring = Keyring::look(tools, selector, Some(&keys.ring), call.reinitialised)?;
@@ -89,6 +101,15 @@ impl Worker {
             let lost = reported.as_ref().and_then(|before| before.lost_in(&found).next());
             if let Some(lost) = lost.filter(|_| !call.reinitialised) {
                 return Err(Failure::KeyLost(not_there(format!("find the key with {lost}"))));
+            }
+            if let Some(gone) =
+                reported.as_ref().and_then(|before| replaced_by_older(before, &found))
+            {
+                let since = gone_since.unwrap_or_else(Instant::now);
+                if since.elapsed() < OLDER_AFTER {
+                    *call.module.current_gone_since.lock() = Some(since);
+                    return Err(Failure::Final(current_gone(gone, &found.current)));
+                }
             }
             if reported.as_ref() != Some(&found) {
                 keys.version = call.module.keys_version.fetch_add(1, Ordering::SeqCst) + 1;
@@ -121,7 +142,8 @@ impl Worker {
         self.attempt("unwrap a seed", false, |call, keys| {
             let (tools, fingerprint) = (&call.tools, request.key.fingerprint());
             let candidates = keys.ring.for_unwrapping(fingerprint);
-            let opened = first_that_opens(tools, keys, candidates, |key| {
+            let candidates = candidates.map(|key| (key, Some(key)));
+            let opened = first_that_opens(tools, &keys.ring, candidates, |key| {
                 key.apply(|handle| tools.open(handle, &request.aad, &request.payload))
             })?;
             match opened {
@@ -145,8 +167,9 @@ impl Worker {
         };
         self.attempt("unwrap a seed of another plugin", false, |call, keys| {
             let (tools, ciphertext) = (&call.tools, &request.ciphertext);
-            let candidates = format.keys(tools)?;
-            let opened = first_that_opens(tools, keys, candidates, |key| {
+            let found = format.keys(tools)?;
+            let candidates = found.into_iter().map(|key| (key, keys.ring.loaded(key)));
+            let opened = first_that_opens(tools, &keys.ring, candidates, |key| {
                 tools.open_with(key, foreign::IV_BYTES, format.aad(), ciphertext)
             })?;
             opened.map(Some).ok_or_else(|| Failure::Final(not_what_was_written()))
@@ -206,6 +229,8 @@ impl Worker {
             return Ok(());
         }
         let generation = inside.generation();
+        // It has been since this worker looked last, for another's sake.
+        let reinitialised = reinitialised || generation > 1 && generation != self.generation;
         self.generation = generation;
         let (session, before) = match self.open.take() {
             Some(open) if open.generation == generation => (open.session, Some(open.keys.ring)),
@@ -237,6 +262,9 @@ impl Worker {
             Failure::KeyLost(_) => Class::Reinitialise,
             // It was known before its handle was found to be invalid.
             Failure::KeyUnknown(_) if tried.find => Class::Reinitialise,
+            Failure::KeyUnknown(_) if self.module.is_older_than(AFRESH_AFTER) => {
+                Class::Reinitialise
+            }
             Failure::KeyUnknown(_) | Failure::Final(_) => return Ok(false),
             Failure::Code(error) => classify(error),
         };
@@ -267,8 +295,9 @@ impl Worker {
     }
 
     /// Initialises the module anew; `false` if that was done a moment ago.
-    fn reinitialise(&mut self, patient: bool) -> Result<bool, BackendError> {
-        self.close();
+    ///
+    /// The session is of no use afterwards; and of as much as before, if nothing was done.
+    fn reinitialise(&self, patient: bool) -> Result<bool, BackendError> {
         self.module.open(self.generation, &self.settings.token, &self.settings.pin, patient)
     }
 
@@ -291,25 +320,50 @@ impl Drop for Worker {
 
 /// The plaintext by the first key that opens the ciphertext; `None` if the data are at fault.
 ///
-/// Modules give the same code for bad data and for a broken device. Which it was is told by a canary.
-fn first_that_opens<K>(
+/// One that is broken hides none of the others: its error counts when none opens. Modules give the same
+/// code for bad data and for a broken key or device. Which it was is told by the canary of the key that
+/// refused, or by another's if it has none. Each candidate comes with what the ring knows of it.
+fn first_that_opens<'k, K>(
     tools: &Tools<'_>,
-    keys: &Keys,
-    candidates: impl IntoIterator<Item = K>,
+    ring: &'k Keyring,
+    candidates: impl Iterator<Item = (K, Option<&'k LoadedKey>)>,
     open: impl Fn(K) -> Result<Zeroizing<Vec<u8>>, Error>,
 ) -> Result<Option<Secret>, Failure> {
-    let mut refused = false;
-    for key in candidates {
+    let (mut refused, mut broken) = (Vec::new(), None);
+    for (key, loaded) in candidates {
         match open(key) {
             Ok(plaintext) => return Ok(Some(Secret::from(plaintext))),
-            Err(error) if classify(&error) == Class::DataOrDevice => refused = true,
+            Err(error) if classify(&error) == Class::DataOrDevice => refused.push(loaded),
+            Err(error) if another_key_may_do(&error) => broken = broken.or(Some(error)),
             Err(error) => return Err(Failure::Code(error)),
         }
     }
-    if refused && let Some(key) = keys.ring.any_with_canary() {
+    if let Some(error) = broken {
+        return Err(Failure::Code(error));
+    }
+    let with_canary = |key: &&LoadedKey| key.has_canary();
+    let mut told = false;
+    for key in refused.iter().copied().flatten().filter(with_canary) {
+        key.try_canary(tools)?;
+        told = true;
+    }
+    if !told
+        && !refused.is_empty()
+        && let Some(key) = ring.any_with_canary()
+    {
         key.try_canary(tools)?;
     }
     Ok(None)
+}
+
+/// The current key of `before`, if it is not on the token any more and an older one stands in its place.
+fn replaced_by_older<'k>(before: &'k KeySet, found: &KeySet) -> Option<&'k Key> {
+    let gone = &before.current;
+    let among = |keys: &KeySet, key: &Key| {
+        keys.iter().any(|other| other.id.fingerprint() == key.id.fingerprint())
+    };
+    let there = among(found, gone) || found.without_id.contains(&gone.name);
+    (!there && among(before, &found.current)).then_some(gone)
 }
 
 fn not_what_was_written() -> BackendError {
@@ -327,6 +381,17 @@ fn no_such_key(id: &KeyId) -> BackendError {
 
 fn not_there(attempted: String) -> BackendError {
     BackendError::new(ErrorKind::KeyNotFound, attempted, "it is not on the token")
+}
+
+fn current_gone(key: &Key, older: &Key) -> BackendError {
+    let attempted = format!("find the current key, {} (key_id {})", key.name, key.id);
+    BackendError::new(ErrorKind::KeyNotFound, attempted, "it is not on the token any more").advise(
+        format!(
+            "restore it now, or what it wrapped cannot be read; after a minute without it kleidi goes \
+             on with {}",
+            older.name
+        ),
+    )
 }
 
 fn lost_again() -> BackendError {

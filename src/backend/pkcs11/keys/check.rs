@@ -7,8 +7,8 @@ use cryptoki::error::Error;
 use cryptoki::object::ObjectHandle;
 use zeroize::Zeroizing;
 
-use super::super::class::{Class, classify, describe};
-use super::super::tools::{Failure, Tools};
+use super::super::class::{Class, another_key_may_do, classify, describe};
+use super::super::tools::{Failure, IV_BYTES, TAG_BYTES, Tools};
 use super::attributes::Attributes;
 use crate::key_id::{Fingerprint, hex};
 
@@ -28,8 +28,9 @@ const CHECK_AAD: &[u8] = b"kleidi key check v1";
 pub(super) enum Verdict {
     /// Sound; the second tells how the key check value went.
     Sound(Fingerprint, &'static str),
-    /// It may not encrypt, so its fingerprint cannot be told: it only unwraps, by trial.
-    OnlyDecrypts,
+    /// It does not encrypt, so its fingerprint cannot be told: it only unwraps, by trial. With what the
+    /// module said, if it is the module that refuses.
+    OnlyDecrypts(Option<String>),
     /// It was never good for this: the module or the key does not permit what we need.
     Unusable(String),
     /// It is not what it was, or cannot be trusted.
@@ -47,7 +48,7 @@ pub(super) fn check(
     }
     match (attributes.encrypt, attributes.decrypt) {
         (Some(true), _) => {}
-        (_, Some(true)) => return Ok(Verdict::OnlyDecrypts),
+        (_, Some(true)) => return Ok(Verdict::OnlyDecrypts(None)),
         // One that was the current key once would be passed over, and what it wrapped with it.
         _ => {
             let why = "it may neither encrypt nor decrypt (CKA_ENCRYPT, CKA_DECRYPT); set CKA_DECRYPT, \
@@ -56,11 +57,26 @@ pub(super) fn check(
         }
     }
     match try_out(tools, key, attributes) {
-        // The key, or the module, does not permit what we need of it.
+        // The key, or the module, does not permit what we need of it. Not to encrypt, perhaps: what it
+        // once wrapped is read all the same.
         Err(Failure::Code(error)) if classify(&error) == Class::Setup => {
-            Ok(Verdict::Unusable(describe(&error)))
+            let why = describe(&error);
+            if attributes.decrypt == Some(true) && decrypts(tools, key)? {
+                return Ok(Verdict::OnlyDecrypts(Some(why)));
+            }
+            Ok(Verdict::Unusable(why))
         }
         outcome => outcome,
+    }
+}
+
+/// Whether the key takes a ciphertext to decrypt, which it refuses for its tag.
+fn decrypts(tools: &Tools<'_>, key: ObjectHandle) -> Result<bool, Failure> {
+    match tools.open(key, CHECK_AAD, &[0; IV_BYTES + TAG_BYTES + 32]) {
+        Err(error) if classify(&error) == Class::DataOrDevice => Ok(true),
+        Err(error) if !another_key_may_do(&error) => Err(Failure::Code(error)),
+        // Not at all, or without authentication.
+        _ => Ok(false),
     }
 }
 

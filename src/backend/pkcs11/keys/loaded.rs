@@ -33,8 +33,10 @@ pub(in crate::backend::pkcs11) struct LoadedKey {
     /// When the key on the token was last seen to work.
     worked_at: Cell<Instant>,
     pub(super) attributes: Attributes,
-    /// `None` if the key may not encrypt, so that it cannot be told by what it computes.
+    /// `None` if the key does not encrypt, so that it cannot be told by what it computes.
     pub(super) id: Option<KeyId>,
+    /// Why it does not encrypt, although `CKA_ENCRYPT` is set: what the module said.
+    pub(super) refusal: Option<String>,
     /// Made when the key was loaded; empty if it may not encrypt.
     canary: Vec<u8>,
     check_value: &'static str,
@@ -47,6 +49,7 @@ impl LoadedKey {
         handle: ObjectHandle,
         attributes: Attributes,
         id: Option<KeyId>,
+        refusal: Option<String>,
         check_value: &'static str,
     ) -> Result<Self, Failure> {
         let mut key = Self {
@@ -55,6 +58,7 @@ impl LoadedKey {
             worked_at: Cell::new(Instant::now()),
             attributes,
             id,
+            refusal,
             canary: Vec::new(),
             check_value,
         };
@@ -104,6 +108,11 @@ impl LoadedKey {
                 Ok(done)
             }
         }
+    }
+
+    /// Whether it can be told from its data whether it still works.
+    pub(in crate::backend::pkcs11) fn has_canary(&self) -> bool {
+        self.id.is_some()
     }
 
     /// Whether the key on the token, and the way to it, still work: does it open what it once sealed?

@@ -84,6 +84,34 @@ fn it_is_not_made_anew_under_anybody_and_once_for_all() {
 }
 
 #[test]
+fn for_its_age_it_is_made_anew_once() {
+    const AGE: Duration = Duration::from_secs(60);
+    in_many_orders(|| {
+        let device = Device::new();
+        assert_eq!(device.renew(0, false), Ok(true));
+        assert!(!device.token.is_older_than(AGE));
+        pass(AGE);
+        let workers: Vec<_> = (0..3)
+            .map(|_| {
+                let device = Arc::clone(&device);
+                thread::spawn(move || {
+                    for _ in 0..2 {
+                        let (seen, _) = device.operate().unwrap();
+                        if device.token.is_older_than(AGE) {
+                            assert_eq!(device.renew(seen, false), Ok(true));
+                        }
+                    }
+                })
+            })
+            .collect();
+        for worker in workers {
+            worker.join().unwrap();
+        }
+        assert_eq!(device.made.load(Ordering::SeqCst), 2);
+    });
+}
+
+#[test]
 fn a_failure_is_repeated_for_a_while_and_then_tried_again() {
     in_many_orders(|| {
         let device = Device::new();
