@@ -52,6 +52,8 @@ pub(super) fn judge(plan: &Plan, records: &[Record]) -> Vec<Violation> {
 struct Told {
     /// All key_ids, in their order.
     key_ids: Vec<String>,
+    /// What may be told once more, because the operator has made it current again.
+    once_more: Option<String>,
 }
 
 struct Judge<'a> {
@@ -206,7 +208,8 @@ impl Judge<'_> {
             return;
         }
         let before = told.key_ids.last().cloned().unwrap_or_default();
-        let back = told.key_ids.iter().any(|known| known == key_id);
+        let back = told.key_ids.iter().any(|known| known == key_id)
+            && told.once_more.take_if(|again| again == key_id).is_none();
         told.key_ids.push(key_id.to_owned());
         if back && alone {
             let what = format!("plugin {node} told {key_id} again, after {before}");

@@ -23,9 +23,7 @@ impl Judge<'_> {
         // What was current then is current again, and may be told again, once.
         if let (true, Some(current)) = (self.loses_keys, current) {
             for told in self.told.iter_mut().flat_map(BTreeMap::values_mut) {
-                if told.key_ids.last().is_none_or(|last| last != current) {
-                    told.key_ids.retain(|key_id| key_id != current);
-                }
+                told.once_more = Some(current.to_owned());
             }
         }
     }
