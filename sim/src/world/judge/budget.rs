@@ -23,8 +23,8 @@ const OF_A_WRAP: u64 = 3;
 /// Logins and renewals in a quiet minute.
 const LOGINS: u64 = 2;
 
-/// And for one look where there is trouble: a renewal and a login, at each server.
-const LOGINS_OF_A_LOOK: u64 = 6;
+/// And for one look where there is trouble: for its five seconds each of three servers may be asked each half second.
+const LOGINS_OF_A_LOOK: u64 = 30;
 
 /// Where there is trouble each request may be made to each of three servers, on two connections, and again.
 const TRIES: u64 = 12;
