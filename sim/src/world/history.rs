@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kleidi::backend::BackendError;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -167,7 +168,8 @@ impl History {
     }
 
     /// A call of the KMS has ended.
-    pub fn kms(&self, node: usize, what: KmsCall, error: Option<String>) {
+    pub fn kms<T>(&self, node: usize, what: KmsCall, outcome: &Result<T, BackendError>) {
+        let error = outcome.as_ref().err().map(ToString::to_string);
         self.push(Is::Kms { node, what, error });
     }
 

@@ -132,7 +132,12 @@ impl Tracks {
 
     /// What happens to the KMS as a whole.
     fn kms_event(&mut self, at_ms: u64, what: &What) {
-        let before: Vec<_> = (0..self.nodes.len()).map(|node| self.is_served(node)).collect();
+        // Who is served all the time, whoever leads, has to go on.
+        let elects =
+            matches!(what, What::Server { .. } | What::ServerLag { .. } | What::SteppedDown);
+        let goes_on = elects && self.standbys_answer;
+        let served_before: Vec<_> =
+            (0..self.nodes.len()).map(|node| goes_on && self.is_served(node)).collect();
         match what {
             What::Server { server, is } => self.servers[*server].machine = *is,
             What::ServerLag { server, ms } => self.servers[*server].lags = *ms > LAG_MS,
@@ -150,11 +155,8 @@ impl Tracks {
         }
         let serves = self.servers.iter().any(|server| server.machine == Machine::Up);
         self.nobody_serves = self.nobody_serves.or(Some(at_ms)).filter(|_| !serves);
-        // Who is served all the time, whoever leads, has to go on.
-        let elects =
-            matches!(what, What::Server { .. } | What::ServerLag { .. } | What::SteppedDown);
-        for (node, before) in before.into_iter().enumerate() {
-            if !(elects && self.standbys_answer && before && self.is_served(node)) {
+        for (node, served) in served_before.into_iter().enumerate() {
+            if !(served && self.is_served(node)) {
                 self.nodes[node].changed = at_ms;
             }
         }

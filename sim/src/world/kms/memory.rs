@@ -235,8 +235,7 @@ impl NodeKms {
         call: impl Future<Output = Result<T, BackendError>>,
     ) -> Result<T, BackendError> {
         let outcome = call.await;
-        let error = outcome.as_ref().err().map(ToString::to_string);
-        self.kms.history.kms(self.node, what, error);
+        self.kms.history.kms(self.node, what, &outcome);
         outcome
     }
 

@@ -57,9 +57,8 @@ impl Client {
         reply: Reply<'_, T>,
     ) -> Result<T, kleidi::backend::BackendError> {
         let outcome = reply.await;
-        let error = outcome.as_ref().err().map(ToString::to_string);
         if !*self.wire.dead.get() {
-            self.wire.cluster.history.kms(self.wire.node, what, error);
+            self.wire.cluster.history.kms(self.wire.node, what, &outcome);
         }
         outcome
     }
