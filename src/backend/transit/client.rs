@@ -14,6 +14,7 @@ use super::edges::Edges;
 use super::endpoints::Endpoints;
 use super::files::Files;
 use super::http_client::{Answer, Connection, Http, Request};
+use super::pace::Pace;
 use super::tls::{Connections, Tls};
 use crate::backend::{BackendError, ErrorKind};
 use crate::random::Random;
@@ -33,12 +34,6 @@ const ONCE_GRACE: Duration = Duration::from_secs(10);
 /// heard of a rotation by then, and what was lost stays lost.
 const BEHIND: Duration = Duration::from_secs(1);
 
-/// First pause after all endpoints have failed; doubles.
-const PAUSE_MIN: Duration = Duration::from_millis(50);
-
-/// Longest pause.
-const PAUSE_MAX: Duration = Duration::from_millis(400);
-
 /// How long a node may take to say how it is.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -51,6 +46,7 @@ pub(super) struct Cluster {
     connections: Connections,
     files: Files,
     random: Arc<dyn Random>,
+    pace: Pace,
 }
 
 /// Why a call has no good answer.
@@ -75,7 +71,7 @@ impl Cluster {
     pub(super) fn new(addresses: &[String], tls: Tls, random: Arc<dyn Random>) -> Self {
         let files = Files::default();
         let connections = Connections::new(tls, files.clone());
-        Self { endpoints: Endpoints::new(addresses), connections, files, random }
+        Self::with(addresses, connections, files, random)
     }
 
     /// One that is reached in another way than over the network.
@@ -86,7 +82,17 @@ impl Cluster {
     ) -> Self {
         let files = Files::new(Some(Arc::clone(&edges)));
         let connections = Connections::over(edges, files.clone());
-        Self { endpoints: Endpoints::new(addresses), connections, files, random }
+        Self::with(addresses, connections, files, random)
+    }
+
+    fn with(
+        addresses: &[String],
+        connections: Connections,
+        files: Files,
+        random: Arc<dyn Random>,
+    ) -> Self {
+        let endpoints = Endpoints::new(addresses);
+        Self { endpoints, connections, files, random, pace: Pace::default() }
     }
 
     /// Looks whether the files of certificates have changed.
@@ -118,7 +124,7 @@ impl Cluster {
     ///
     /// In a round every endpoint is asked: the next one when one has failed, or beside one that takes
     /// long; at last the same ones on new connections, in case those that were kept are dead. Whoever
-    /// answers first has answered, so that slow is slow and not a failure. Then there is a pause.
+    /// answers first has answered, so that slow is slow and not a failure. Then there is a [pause](super::pace).
     pub(super) async fn call(
         &self,
         attempted: &'static str,
@@ -126,7 +132,7 @@ impl Cluster {
         deadline: Instant,
     ) -> Result<Answer, Failure> {
         let http = self.connections.http(deadline).await.map_err(Failure::Final)?;
-        let (begin, mut pause, mut why) = (Instant::now(), PAUSE_MIN, None);
+        let (begin, mut rounds, mut why) = (Instant::now(), 0, None);
         loop {
             let order = match request.only {
                 Some(address) => vec![address.into()],
@@ -150,7 +156,10 @@ impl Cluster {
                 let last = request.once || count == 2 * order.len();
                 let until = if last { end } else { Instant::now() + patience(deadline) };
                 match timeout_at(until, under_way.next()).await {
-                    Ok(Some(Ok(answer))) => return Ok(answer),
+                    Ok(Some(Ok(answer))) => {
+                        self.pace.well();
+                        return Ok(answer);
+                    }
                     Ok(Some(Err((address, meaning)))) => {
                         let (act, kind) = (meaning.act, meaning.kind);
                         let error = error(attempted, &request.place(address), meaning);
@@ -177,12 +186,16 @@ impl Cluster {
                 }
             }
             why = first.or(why);
+            rounds += 1;
+            if heals_until >= deadline && request.only.is_none() {
+                self.pace.failed();
+            }
+            let pause = self.pace.pause(rounds);
             let rest = heals_until.min(deadline).saturating_duration_since(Instant::now());
             if let Some(error) = why.take_if(|_| rest < pause + ATTEMPT_MIN) {
                 return Err(Failure::Final(error));
             }
             sleep(self.random.jitter(pause)).await;
-            pause = (pause * 2).min(PAUSE_MAX);
         }
     }
 

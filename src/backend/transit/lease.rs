@@ -15,6 +15,11 @@ use crate::secret::Secret;
 /// A longer life is not believed: no sum with it overflows.
 const LIFE_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
+/// Which part of a token's rest passes until something is done for it again that has failed, and how long at most:
+/// not each look has to ask for it, and there are some more tries before the end.
+const AGAIN_PART: u32 = 8;
+const AGAIN_MAX: Duration = Duration::from_secs(30);
+
 /// A token for calls.
 #[derive(Clone)]
 pub(super) struct Ticket {
@@ -85,6 +90,13 @@ impl Lease {
     /// Whether calls can use the token.
     pub(super) fn is_good(&self) -> bool {
         self.ends.is_none_or(|ends| ends > Instant::now())
+    }
+
+    /// It could not be renewed or replaced, for a reason that may pass.
+    pub(super) fn put_off(&mut self) {
+        let now = Instant::now();
+        let rest = self.ends.map_or(LIFE_MAX, |ends| ends.saturating_duration_since(now));
+        self.due = Some(now + (rest / AGAIN_PART).min(AGAIN_MAX));
     }
 
     /// Whether it is to be renewed or replaced.

@@ -171,6 +171,11 @@ impl Login {
             Ok(false) => self.log_in(flight, None, until()).await.map(|_| ()),
         };
         let mut state = self.state.lock();
+        if outcome.is_err()
+            && let Some(kept) = state.lease.as_mut().filter(|kept| kept.is_due())
+        {
+            kept.put_off();
+        }
         match outcome {
             Ok(()) => state.fault = None,
             Err(error) if state.fault.as_ref() == Some(&error) => {}

@@ -42,6 +42,28 @@ async fn a_version_that_nobody_knows_is_given_up_after_a_second() {
     }
 }
 
+/// A quota that is used up fills the sooner the less is asked.
+#[tokio::test]
+async fn what_is_refused_for_long_is_asked_less_until_it_is_over() {
+    let throttled = errors("429 Too Many Requests", "request path: rate limit quota exceeded");
+    let server = Server::start(std::slice::from_ref(&throttled)).await;
+    let cluster = cluster(&[&server]);
+    assert_eq!(last(ask(&cluster, Duration::from_secs(6)).await).kind, ErrorKind::Overloaded);
+    let before = server.requests().await;
+    assert!(before > 6, "an election is waited for: {before}");
+    for calls in 1..=2 {
+        assert_eq!(last(ask(&cluster, ENOUGH).await).kind, ErrorKind::Overloaded);
+        assert!(server.requests().await <= before + 2 * calls);
+    }
+    server.answer(json("200 OK", RESULT)).await;
+    ask(&cluster, ENOUGH).await.unwrap();
+    // It was over: another trouble is another one.
+    server.answer(throttled).await;
+    let before = server.requests().await;
+    assert_eq!(last(ask(&cluster, ENOUGH).await).kind, ErrorKind::Overloaded);
+    assert!(server.requests().await > before + 2);
+}
+
 #[tokio::test]
 async fn slow_nodes_answer_however_many_there_are() {
     let slow = Server::start(&[late(1000)]).await;

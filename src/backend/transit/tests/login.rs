@@ -87,6 +87,28 @@ async fn a_renewal_that_hangs_holds_nobody_up() {
     assert!(begin.elapsed() < ENOUGH, "an observation has time for the key: {:?}", begin.elapsed());
 }
 
+/// Not by each look: the token is still good.
+#[tokio::test]
+async fn a_renewal_that_fails_is_tried_again_after_a_part_of_the_rest() {
+    let (server, files) = (Server::start(&[granted(60)]).await, Files::new());
+    let login = login(&server, app_role(&files));
+    login.ticket(soon()).await.unwrap();
+    server.answer(errors("500 Internal Server Error", "internal error")).await;
+    for (time, tried) in [(31, true), (1, false), (1, false), (3, true), (1, false)] {
+        let before = server.requests().await;
+        pass(Duration::from_secs(time)).await;
+        login.keep(soon()).await;
+        assert_eq!(server.requests().await > before, tried, "after {time} s");
+    }
+    server.answer(granted(60)).await;
+    for (time, renewed) in [(3, true), (10, false)] {
+        let before = server.requests().await;
+        pass(Duration::from_secs(time)).await;
+        login.keep(soon()).await;
+        assert_eq!(server.requests().await - before, usize::from(renewed), "after {time} s");
+    }
+}
+
 /// At a start without a leader, or while something else is wrong, the token of a file cannot be renewed, and must not
 /// die of that later.
 #[tokio::test]
