@@ -3,7 +3,7 @@
 //! ```text
 //!  Status   never comes here; once per period  look ─┐
 //!  Encrypt  seed: wrap, and read back ───────────────┼─► call ─► login: the token
-//!  Decrypt  batch: a queue, and tasks that send ─────┘    └────► client: endpoints, pace, one deadline
+//!  Decrypt  batch: a queue, and tasks that send ─────┘    └────► client: endpoints, pauses, one deadline
 //!                                                                 └► http_client: one request
 //!  versions: which is current, and what each is recognised by
 //!  answer:   what a refusal means, one table
@@ -42,7 +42,7 @@ mod json;
 mod lease;
 mod login;
 mod look;
-mod pace;
+mod pauses;
 pub mod provisioning;
 mod refused;
 mod seed;

@@ -89,8 +89,8 @@ pub enum Is {
     Shown { at: String },
     /// A plugin's call of the KMS has ended.
     Kms { node: usize, what: KmsCall, error: Option<String> },
-    /// A plugin has asked a server of transit's cluster.
-    Asked { node: usize, path: String },
+    /// A plugin has asked a server of transit's cluster; so many of its requests are under way, with this one.
+    Asked { node: usize, path: String, under_way: u64 },
     /// A server of transit's cluster has refused a plugin's request.
     Refused { node: usize, server: usize, path: String, status: u16, said: String },
     /// What an apiserver says of its health.

@@ -14,7 +14,7 @@ use super::edges::Edges;
 use super::endpoints::Endpoints;
 use super::files::Files;
 use super::http_client::{Answer, Connection, Http, Request};
-use super::pace::Pace;
+use super::pauses::Pauses;
 use super::tls::{Connections, Tls};
 use crate::backend::{BackendError, ErrorKind};
 use crate::random::Random;
@@ -46,7 +46,7 @@ pub(super) struct Cluster {
     connections: Connections,
     files: Files,
     random: Arc<dyn Random>,
-    pace: Pace,
+    pauses: Pauses,
 }
 
 /// Why a call has no good answer.
@@ -92,7 +92,7 @@ impl Cluster {
         random: Arc<dyn Random>,
     ) -> Self {
         let endpoints = Endpoints::new(addresses);
-        Self { endpoints, connections, files, random, pace: Pace::default() }
+        Self { endpoints, connections, files, random, pauses: Pauses::default() }
     }
 
     /// Looks whether the files of certificates have changed.
@@ -124,7 +124,7 @@ impl Cluster {
     ///
     /// In a round every endpoint is asked: the next one when one has failed, or beside one that takes
     /// long; at last the same ones on new connections, in case those that were kept are dead. Whoever
-    /// answers first has answered, so that slow is slow and not a failure. Then there is a [pause](super::pace).
+    /// answers first has answered, so that slow is slow and not a failure. Then there is a [pause](super::pauses).
     pub(super) async fn call(
         &self,
         attempted: &'static str,
@@ -157,7 +157,7 @@ impl Cluster {
                 let until = if last { end } else { Instant::now() + patience(deadline) };
                 match timeout_at(until, under_way.next()).await {
                     Ok(Some(Ok(answer))) => {
-                        self.pace.well();
+                        self.pauses.well();
                         return Ok(answer);
                     }
                     Ok(Some(Err((address, meaning)))) => {
@@ -188,9 +188,9 @@ impl Cluster {
             why = first.or(why);
             rounds += 1;
             if heals_until >= deadline && request.only.is_none() {
-                self.pace.failed();
+                self.pauses.failed();
             }
-            let pause = self.pace.pause(rounds);
+            let pause = self.pauses.pause(rounds);
             let rest = heals_until.min(deadline).saturating_duration_since(Instant::now());
             if let Some(error) = why.take_if(|_| rest < pause + ATTEMPT_MIN) {
                 return Err(Failure::Final(error));

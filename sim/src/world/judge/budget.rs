@@ -23,11 +23,17 @@ const OF_A_WRAP: u64 = 3;
 /// Logins and renewals in a quiet minute.
 const LOGINS: u64 = 2;
 
-/// And for one look where there is trouble: for its five seconds each of three servers may be asked each half second.
-const LOGINS_OF_A_LOOK: u64 = 30;
+/// And in one where there is trouble: three servers are asked for five eager seconds, and then each one or two.
+const LOGINS_TROUBLED: u64 = 200;
+
+/// Requests under way at a time in a quiet minute: eight lists of seeds, and as many Encrypts, looks and logins.
+const UNDER_WAY: u64 = 16;
 
 /// Where there is trouble each request may be made to each of three servers, on two connections, and again.
 const TRIES: u64 = 12;
+
+/// Of these, at the same time.
+const CONNECTIONS: u64 = 6;
 
 /// What a plugin did, and was asked, in a minute.
 #[derive(Debug, Clone, Copy, Default)]
@@ -38,6 +44,8 @@ struct Minute {
     /// To transit's servers: for keys, and to be let in.
     requests: u64,
     logins: u64,
+    /// Of both, at a time.
+    under_way: u64,
     /// Ended in this minute, as all calls.
     encrypts: u64,
     decrypts: u64,
@@ -68,8 +76,9 @@ impl Minutes {
                     }
                     minute.is_troubled |= error.is_some();
                 }
-                Is::Asked { node, path } => {
+                Is::Asked { node, path, under_way } => {
                     let minute = minutes.get(*node, number);
+                    minute.under_way = minute.under_way.max(*under_way);
                     if path.starts_with("auth/") {
                         minute.logins += 1;
                     } else {
@@ -155,7 +164,7 @@ pub(super) fn judge(plan: &Plan, records: &[Record]) -> Vec<Violation> {
         } else {
             let looks = looks + LOOKS_MORE + did.failed + after.failed;
             let (wraps, unwraps) = (2 * encrypts + CALLS_MORE, 4 * decrypts + CALLS_MORE);
-            (looks, wraps, unwraps, looks * LOGINS_OF_A_LOOK, TRIES)
+            (looks, wraps, unwraps, LOGINS_TROUBLED, TRIES)
         };
         let requests = (looks * OF_A_LOOK + wraps * OF_A_WRAP + unwraps) * tries;
         let asked = [
@@ -165,9 +174,16 @@ pub(super) fn judge(plan: &Plan, records: &[Record]) -> Vec<Violation> {
             ("asked a server", did.requests, requests),
             ("logged in or renewed a token", did.logins, logins),
         ];
-        for (name, times, most) in asked.into_iter().filter(|(_, times, most)| times > most) {
-            let what = format!("plugin {node} {name} {times} times in a minute, at most {most}");
+        let mut violation = |what| {
             found.push(Violation { at_ms: minute * 60_000, invariant: Invariant::S11, what });
+        };
+        for (name, times, most) in asked.into_iter().filter(|(_, times, most)| times > most) {
+            violation(format!("plugin {node} {name} {times} times in a minute, at most {most}"));
+        }
+        let most = UNDER_WAY * if is_quiet { 1 } else { CONNECTIONS };
+        if did.under_way > most {
+            let times = did.under_way;
+            violation(format!("plugin {node} had {times} requests under way, at most {most}"));
         }
     }
     found

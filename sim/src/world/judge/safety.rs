@@ -185,16 +185,17 @@ impl Judge<'_> {
         let track = &self.tracks.nodes[node];
         let noticed = self.noticed();
         let out_of_order = !matches!(track.trouble, Trouble::None | Trouble::WrapsWithPrevious);
-        if out_of_order && began > track.trouble_since + noticed {
-            let (trouble, since) = (track.trouble, track.trouble_since / 1000);
-            let what = format!(
-                "plugin {node} {does}, and its KMS has had trouble ({trouble:?}) since {since} s"
-            );
-            self.violation(at_ms, Invariant::S8, what);
-        }
-        if let Some(since) = self.tracks.nobody_serves.filter(|since| began > since + noticed) {
+        let outages = [
+            (out_of_order.then_some(track.trouble_since), format!("{:?}", track.trouble)),
+            (track.late_since, "slower than a look".to_owned()),
+            (track.unserved_since, "no server within reach".to_owned()),
+        ];
+        for (since, outage) in outages {
+            let Some(since) = since.filter(|since| began > since + noticed) else { continue };
             let since = since / 1000;
-            let what = format!("plugin {node} {does}, and no server has been well since {since} s");
+            let what = format!(
+                "plugin {node} {does}, and its KMS has had trouble ({outage}) since {since} s"
+            );
             self.violation(at_ms, Invariant::S8, what);
         }
     }

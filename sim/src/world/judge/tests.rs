@@ -3,7 +3,7 @@
 use super::{Invariant, judge};
 use crate::world::generate::{Profile, Size, plan};
 use crate::world::history::{Is, KeyState, Record};
-use crate::world::plan::{Kms, Plan, Provider, Trouble, What};
+use crate::world::plan::{Gate, Kms, Machine, Plan, Provider, Trouble, What};
 use std::time::Duration;
 
 /// Long after anything has settled, in milliseconds.
@@ -141,10 +141,26 @@ fn writes_under_a_lost_key_end() {
 /// And so do writes in an outage.
 #[test]
 fn writes_in_an_outage_end() {
-    let outage = (10, Is::Event(What::Kms { node: 0, does: Trouble::Sealed }));
-    let at = |at_ms| found(Kms::Simulated, &[outage.clone(), (at_ms, written(0))]);
-    assert_eq!(at(190_000), []);
-    assert_eq!(at(220_000), [Invariant::S8]);
+    let outages =
+        [What::Kms { node: 0, does: Trouble::Sealed }, What::KmsTakes { node: 0, ms: 5_100 }];
+    for outage in outages {
+        let outage = (10, Is::Event(outage));
+        let at = |at_ms| found(Kms::Simulated, &[outage.clone(), (at_ms, written(0))]);
+        assert_eq!(at(190_000), []);
+        assert_eq!(at(220_000), [Invariant::S8]);
+    }
+}
+
+/// A node all of whose ways to the servers are lost has an outage of its own.
+#[test]
+fn an_outage_may_be_of_the_ways() {
+    let lost = |server| (10, Is::Event(What::Route { node: 0, server, is: Gate::Frozen }));
+    let says_ok = (LATER, called("Status", 1, Some("k-0"), None));
+    let all = [lost(0), lost(1), lost(2), says_ok.clone()];
+    assert_eq!(found(Kms::Transit, &all), [Invariant::S8]);
+    assert_eq!(found(Kms::Transit, &[&all[1..], &[says_ok]].concat()), []);
+    let killed = (20, Is::Event(What::Server { server: 0, is: Machine::Killed }));
+    assert_eq!(found(Kms::Transit, &[&[killed], &all[1..]].concat()), [Invariant::S8]);
 }
 
 /// A key_id that was told before may be told again after a backup was restored: once, and no other.
@@ -174,6 +190,19 @@ fn a_call_is_answered_before_the_client_gives_up() {
     // Who cannot be reached answers nobody.
     let cut = (LATER - 10_000, Is::Event(What::Cut { node: 0 }));
     assert_eq!(found(Kms::Simulated, &[cut, (LATER, late)]), []);
+}
+
+/// However few requests there are in a minute, they may not all be made at once.
+#[test]
+fn a_flood_of_requests_is_seen() {
+    let asked = |under_way| {
+        (LATER, Is::Asked { node: 0, path: "transit/decrypt/kms".to_owned(), under_way })
+    };
+    assert_eq!(found(Kms::Transit, &[asked(16)]), []);
+    assert_eq!(found(Kms::Transit, &[asked(17)]), [Invariant::S11]);
+    let cut = (LATER - 10_000, Is::Event(What::Cut { node: 0 }));
+    assert_eq!(found(Kms::Transit, &[cut.clone(), asked(96)]), []);
+    assert_eq!(found(Kms::Transit, &[cut, asked(97)]), [Invariant::S11]);
 }
 
 #[test]

@@ -13,6 +13,9 @@ const WHOLE: usize = 1 << 15;
 /// A KMS that takes longer than this for one answer can make a call late: a call may need two.
 const TAKES_MS: u64 = 500;
 
+/// A KMS that takes longer than this cannot be looked at: a look has five seconds.
+const LOOK_MS: u64 = 5_000;
+
 /// A node as the events left it.
 #[derive(Debug, Clone, Copy)]
 #[allow(clippy::struct_excessive_bools, reason = "each is true or not, whatever the others are")]
@@ -30,6 +33,10 @@ pub(super) struct Track {
     misled: bool,
     /// Since when the KMS does to it what it does.
     pub(super) trouble_since: u64,
+    /// Since when the KMS is too slow to be looked at.
+    pub(super) late_since: Option<u64>,
+    /// Since when no server serves, or none that it has a way to.
+    pub(super) unserved_since: Option<u64>,
     /// When something happened to it last.
     pub(super) changed: u64,
     /// When something happened last to its plugin's process or the way to it.
@@ -52,6 +59,8 @@ const HEALTHY: Track = Track {
     trouble: Trouble::None,
     misled: false,
     trouble_since: 0,
+    late_since: None,
+    unserved_since: None,
     changed: 0,
     way_changed: 0,
     in_clear: false,
@@ -81,8 +90,6 @@ pub(super) struct Tracks {
     pub(super) nodes: Vec<Track>,
     /// How much later than the others a server may hear of something, in milliseconds.
     pub(super) lags_ms: u64,
-    /// Since when no server serves.
-    pub(super) nobody_serves: Option<u64>,
     servers: [Server; SERVERS],
     /// By node, by server.
     routes: Vec<[Gate; SERVERS]>,
@@ -101,7 +108,6 @@ impl Tracks {
         Self {
             nodes: vec![HEALTHY; plan.nodes],
             lags_ms: lags.max().unwrap_or(0),
-            nobody_serves: None,
             servers: [WELL; SERVERS],
             routes: vec![[Gate::Open; SERVERS]; plan.nodes],
             standbys_answer: plan.kms == Kms::Transit,
@@ -119,7 +125,6 @@ impl Tracks {
         }
         self.servers = [WELL; SERVERS];
         self.routes.fill([Gate::Open; SERVERS]);
-        self.nobody_serves = None;
         self.touch(at_ms);
     }
 
@@ -143,6 +148,7 @@ impl Tracks {
             What::ServerLag { server, ms } => self.servers[*server].lags = *ms > LAG_MS,
             What::Route { node, server, is } => {
                 self.routes[*node][*server] = *is;
+                self.note_unserved(at_ms);
                 return;
             }
             What::OldDisabled
@@ -153,12 +159,22 @@ impl Tracks {
             | What::TokensRevoked => {}
             _ => return,
         }
-        let serves = self.servers.iter().any(|server| server.machine == Machine::Up);
-        self.nobody_serves = self.nobody_serves.or(Some(at_ms)).filter(|_| !serves);
+        self.note_unserved(at_ms);
         for (node, served) in served_before.into_iter().enumerate() {
             if !(served && self.is_served(node)) {
                 self.nodes[node].changed = at_ms;
             }
+        }
+    }
+
+    /// Who has no server any more, or has one again. Where new connections are refused those that are there go on.
+    fn note_unserved(&mut self, at_ms: u64) {
+        let lost = |route: &Gate| matches!(route, Gate::Missing | Gate::Mute | Gate::Frozen);
+        for (node, routes) in self.nodes.iter_mut().zip(&self.routes) {
+            let mut servers = self.servers.iter().zip(routes);
+            let served =
+                servers.any(|(server, route)| server.machine == Machine::Up && !lost(route));
+            node.unserved_since = node.unserved_since.or(Some(at_ms)).filter(|_| !served);
         }
     }
 
@@ -189,7 +205,10 @@ impl Tracks {
                 (node.trouble, node.trouble_since) = (*does, at_ms);
                 node.misled |= *does == Trouble::UnwrapsWrongly;
             }
-            What::KmsTakes { ms, .. } => node.takes_ms = *ms,
+            What::KmsTakes { ms, .. } => {
+                node.takes_ms = *ms;
+                node.late_since = node.late_since.or(Some(at_ms)).filter(|_| *ms > LOOK_MS);
+            }
             What::KmsLag { ms, .. } => node.lag_ms = *ms,
             What::Configured { providers, .. } => {
                 node.configured = Some(at_ms);

@@ -23,6 +23,7 @@ mod wire;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use kleidi::backend::Scheme;
@@ -94,6 +95,8 @@ pub struct Cluster {
     state: Mutex<State>,
     /// By node, by server.
     links: Vec<Vec<Arc<Latest<Link>>>>,
+    /// By node: requests at any server.
+    under_way: Vec<AtomicU64>,
     /// Who stands by passes everything on.
     forwards: bool,
     random: Stream,
@@ -160,6 +163,7 @@ impl Cluster {
         Arc::new(Self {
             state: Mutex::new(state),
             links: std::iter::repeat_with(links).take(plan.nodes).collect(),
+            under_way: std::iter::repeat_with(AtomicU64::default).take(plan.nodes).collect(),
             forwards: plan.kms == plan::Kms::TransitForwarding,
             random,
             history,

@@ -1,6 +1,7 @@
 //! What a server answers, in the words of the real ones.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -58,10 +59,29 @@ impl From<&str> for Stop {
     }
 }
 
+/// A request of a node, until it is answered or nobody waits any more.
+struct UnderWay<'a>(&'a AtomicU64);
+
+impl<'a> UnderWay<'a> {
+    /// One more, and how many there are now.
+    fn begin(of: &'a AtomicU64) -> (Self, u64) {
+        let before = of.fetch_add(1, Ordering::Relaxed);
+        (Self(of), before + 1)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Cluster {
     /// Answers after the time that it takes; `None` if never.
     pub(super) async fn answer(self: &Arc<Self>, asked: Asked<'_>) -> Option<Answer> {
-        self.history.push(Is::Asked { node: asked.node, path: asked.path.to_owned() });
+        let (node, path) = (asked.node, asked.path.to_owned());
+        let (_this, under_way) = UnderWay::begin(&self.under_way[node]);
+        self.history.push(Is::Asked { node, path, under_way });
         let takes = self.state.lock().views[asked.node].takes;
         sleep(takes + Duration::from_micros(300 + self.random.below(1500))).await;
         let trouble = self.state.lock().views[asked.node].trouble;

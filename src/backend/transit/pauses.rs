@@ -23,9 +23,9 @@ const PAUSE_LASTING: Duration = Duration::from_secs(2);
 
 /// Since when no call has had a good answer, if the last one had none.
 #[derive(Debug, Default)]
-pub(super) struct Pace(Mutex<Option<Instant>>);
+pub(super) struct Pauses(Mutex<Option<Instant>>);
 
-impl Pace {
+impl Pauses {
     /// A server has answered well.
     pub(super) fn well(&self) {
         *self.0.lock() = None;
@@ -52,20 +52,20 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn pauses_grow_within_a_call_and_with_a_trouble_that_lasts() {
-        let pace = Pace::default();
-        let pauses = |pace: &Pace| (1..=5).map(|rounds| pace.pause(rounds).as_millis()).collect();
-        let eager: Vec<u128> = pauses(&pace);
+        let pauses = Pauses::default();
+        let all = |of: &Pauses| (1..=5).map(|rounds| of.pause(rounds).as_millis()).collect();
+        let eager: Vec<u128> = all(&pauses);
         assert_eq!(eager, [50, 100, 200, 400, 400]);
-        pace.failed();
+        pauses.failed();
         advance(LASTING / 2).await;
         // What began the trouble counts, and not what failed last.
-        pace.failed();
-        assert_eq!(pauses(&pace), eager);
+        pauses.failed();
+        assert_eq!(all(&pauses), eager);
         advance(LASTING / 2).await;
-        assert_eq!(pauses(&pace), [2000; 5]);
-        pace.well();
-        assert_eq!(pauses(&pace), eager);
-        pace.failed();
-        assert_eq!(pauses(&pace), eager);
+        assert_eq!(all(&pauses), [2000; 5]);
+        pauses.well();
+        assert_eq!(all(&pauses), eager);
+        pauses.failed();
+        assert_eq!(all(&pauses), eager);
     }
 }
