@@ -29,6 +29,9 @@ const LOGINS_TROUBLED: u64 = 200;
 /// Requests under way at a time in a quiet minute: eight lists of seeds, and as many Encrypts, looks and logins.
 const UNDER_WAY: u64 = 16;
 
+/// And where there is trouble: 64 calls that do not travel in lists, and those lists.
+const UNDER_WAY_TROUBLED: u64 = 64 + 8;
+
 /// Where there is trouble each request may be made to each of three servers, on two connections, and again.
 const TRIES: u64 = 12;
 
@@ -180,7 +183,7 @@ pub(super) fn judge(plan: &Plan, records: &[Record]) -> Vec<Violation> {
         for (name, times, most) in asked.into_iter().filter(|(_, times, most)| times > most) {
             violation(format!("plugin {node} {name} {times} times in a minute, at most {most}"));
         }
-        let most = UNDER_WAY * if is_quiet { 1 } else { CONNECTIONS };
+        let most = if is_quiet { UNDER_WAY } else { UNDER_WAY_TROUBLED * CONNECTIONS };
         if did.under_way > most {
             let times = did.under_way;
             violation(format!("plugin {node} had {times} requests under way, at most {most}"));

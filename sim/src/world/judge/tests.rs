@@ -201,8 +201,8 @@ fn a_flood_of_requests_is_seen() {
     assert_eq!(found(Kms::Transit, &[asked(16)]), []);
     assert_eq!(found(Kms::Transit, &[asked(17)]), [Invariant::S11]);
     let cut = (LATER - 10_000, Is::Event(What::Cut { node: 0 }));
-    assert_eq!(found(Kms::Transit, &[cut.clone(), asked(96)]), []);
-    assert_eq!(found(Kms::Transit, &[cut, asked(97)]), [Invariant::S11]);
+    assert_eq!(found(Kms::Transit, &[cut.clone(), asked(72 * 6)]), []);
+    assert_eq!(found(Kms::Transit, &[cut, asked(72 * 6 + 1)]), [Invariant::S11]);
 }
 
 #[test]
