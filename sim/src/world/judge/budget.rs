@@ -23,8 +23,9 @@ const OF_A_WRAP: u64 = 3;
 /// Logins and renewals in a quiet minute.
 const LOGINS: u64 = 2;
 
-/// And in one where there is trouble: three servers are asked for five eager seconds, and then each one or two.
-const LOGINS_TROUBLED: u64 = 200;
+/// And in one where there is trouble: each of twelve looks may try for a second to renew a token that is about to end,
+/// with five rounds of three servers, and the five eager seconds of a login have fourteen.
+const LOGINS_TROUBLED: u64 = 240;
 
 /// Requests under way at a time in a quiet minute: eight lists of seeds, and as many Encrypts, looks and logins.
 const UNDER_WAY: u64 = 16;
