@@ -163,6 +163,14 @@ pub enum Gate {
     Frozen,
 }
 
+impl Gate {
+    /// On a way to a server: what is sent is lost, on new connections and on those that are there.
+    #[must_use]
+    pub fn is_silent(self) -> bool {
+        matches!(self, Self::Missing | Self::Mute | Self::Frozen)
+    }
+}
+
 /// What a server does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -40,7 +40,9 @@ impl Pauses {
     pub(super) fn pause(&self, rounds: u32) -> Duration {
         match *self.0.lock() {
             Some(since) if since.elapsed() >= LASTING => PAUSE_LASTING,
-            _ => PAUSE_MIN.saturating_mul(1 << rounds.saturating_sub(1).min(3)).min(PAUSE_MAX),
+            _ => PAUSE_MIN
+                .saturating_mul(2_u32.saturating_pow(rounds.saturating_sub(1)))
+                .min(PAUSE_MAX),
         }
     }
 }

@@ -4,13 +4,10 @@ mod objects;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::track::Tracks;
+use super::track::{LOOK_MS, Tracks};
 use super::{Invariant, Violation};
 use crate::world::history::{Is, KeyState, Record};
 use crate::world::plan::{Kms, Plan, Trouble, What};
-
-/// How long a plugin may take for one look at the KMS, in milliseconds.
-const LOOK_MS: u64 = 5_000;
 
 /// How long the client of transit believes that a key wraps and unwraps, in milliseconds.
 const PROOF_MS: u64 = 30_000;

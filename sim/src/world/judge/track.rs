@@ -13,8 +13,8 @@ const WHOLE: usize = 1 << 15;
 /// A KMS that takes longer than this for one answer can make a call late: a call may need two.
 const TAKES_MS: u64 = 500;
 
-/// A KMS that takes longer than this cannot be looked at: a look has five seconds.
-const LOOK_MS: u64 = 5_000;
+/// How long a plugin may take for one look at the KMS, in milliseconds: one that takes longer cannot be looked at.
+pub(super) const LOOK_MS: u64 = 5_000;
 
 /// A node as the events left it.
 #[derive(Debug, Clone, Copy)]
@@ -169,11 +169,10 @@ impl Tracks {
 
     /// Who has no server any more, or has one again. Where new connections are refused those that are there go on.
     fn note_unserved(&mut self, at_ms: u64) {
-        let lost = |route: &Gate| matches!(route, Gate::Missing | Gate::Mute | Gate::Frozen);
         for (node, routes) in self.nodes.iter_mut().zip(&self.routes) {
             let mut servers = self.servers.iter().zip(routes);
             let served =
-                servers.any(|(server, route)| server.machine == Machine::Up && !lost(route));
+                servers.any(|(server, route)| server.machine == Machine::Up && !route.is_silent());
             node.unserved_since = node.unserved_since.or(Some(at_ms)).filter(|_| !served);
         }
     }
@@ -233,10 +232,7 @@ impl Tracks {
         let is_up = |server: Server| server.machine == Machine::Up;
         let leads = count(&|server, _| is_up(server)) * 2 > SERVERS
             && count(&|server, _| server.machine == Machine::Failing) == 0;
-        let silent = count(&|server, route| {
-            server.machine == Machine::Hung
-                || matches!(route, Gate::Missing | Gate::Mute | Gate::Frozen)
-        });
+        let silent = count(&|server, route| server.machine == Machine::Hung || route.is_silent());
         let good = count(&|server, route| is_up(server) && !server.lags && route == Gate::Open);
         let slow = self.nodes.get(node).is_some_and(|node| node.takes_ms > SLOW_MS);
         leads && good > 0 && silent <= usize::from(!slow)

@@ -113,9 +113,7 @@ impl Cluster {
         let state = self.state.lock();
         for (node, links) in self.links.iter().enumerate() {
             for (server, link) in links.iter().enumerate() {
-                let lost =
-                    matches!(state.routes[node][server], Gate::Missing | Gate::Mute | Gate::Frozen);
-                let hangs = lost
+                let hangs = state.routes[node][server].is_silent()
                     || state.servers[server].machine == Machine::Hung
                     || state.views[node].trouble == Trouble::Hangs;
                 let gate = if hangs { Gate::Frozen } else { Gate::Open };
